@@ -1,0 +1,89 @@
+package certs
+
+import (
+	"context"
+	"crypto"
+	"time"
+)
+
+// An Issuer turns a CSR into a certificate. ACME CAs, the internal CA and wrapped certmagic issuers are all of this kind; nothing in this package knows which.
+//
+// Issue MUST honour ctx. It MUST NOT wait out a Retry-After: it returns a [Failure] that says when. It MAY be called
+// again with the same CSR after a crash, and SHOULD then continue what it began instead of ordering anew.
+type Issuer interface {
+	// Name is the name of the CA in the configuration. It is stored with each certificate and never changes.
+	Name() string
+
+	Issue(ctx context.Context, r *Request) (*Issued, error)
+}
+
+// Request asks for one certificate. The deadline is that of the context.
+type Request struct {
+	// Names are the canonical DNS names and IP addresses, as in the CSR.
+	Names []string
+
+	// CSR is the DER of the certificate request. It and its key were stored before Issue is called.
+	CSR []byte
+
+	// Predecessor is the DER chain, leaf first, of the certificate that this one replaces; nil for the first.
+	Predecessor [][]byte
+
+	// PredecessorCA is the Name of the issuer of the predecessor, since only that CA knows it (RFC 9773 §5).
+	PredecessorCA string
+
+	// Profile is the certificate profile to ask for; empty for the CA's default.
+	Profile string
+}
+
+// Issued is the answer to a Request. The manager checks key, names and dates itself before it stores it.
+type Issued struct {
+	// Chain is DER, leaf first.
+	Chain [][]byte
+
+	// Renewal is when the CA wants the certificate renewed; the zero value means that it does not say.
+	Renewal Window
+
+	// Notes are for a person (`gatelodge certs show`): protocol version, order URL, profile. Never secrets.
+	Notes map[string]string
+}
+
+// Window is a span of time, Start included, End excluded.
+type Window struct{ Start, End time.Time }
+
+// Scopes of a Failure, narrowest first: whom the CA's refusal, or its Retry-After, concerns.
+const (
+	ScopeName    = "name"              // this name only: validation, CAA, rejected
+	ScopeDomain  = "registered-domain" // all names below the same registered domain
+	ScopeAccount = "account"           // all names that this account orders
+	ScopeAddress = "address"           // all requests from this network address
+	ScopeCA      = "ca"                // the CA itself: network, 5xx, hang, not configured; never held against a name
+)
+
+// A Failure is an error of Issue that says whom it concerns and when to try again. An error that is no Failure has ScopeCA: what we do not
+// understand is not held against a customer's name.
+type Failure interface {
+	error
+
+	// Scope is one of the Scope constants.
+	Scope() string
+
+	// RetryAt is the earliest time of the next attempt by the CA's own word (Retry-After); zero means that it did not say.
+	RetryAt() time.Time
+}
+
+// A RenewalInformer is an Issuer that can say when a certificate should be renewed (RFC 9773).
+type RenewalInformer interface {
+	RenewalInfo(ctx context.Context, chain [][]byte) (RenewalInfo, error)
+}
+
+// RenewalInfo is the CA's present advice.
+type RenewalInfo struct {
+	Window      Window
+	Explanation string    // URL for a person, may be empty
+	NextCheck   time.Time // ask again then
+}
+
+// A Revoker is an Issuer that can revoke what it issued. A nil key means: by the account.
+type Revoker interface {
+	Revoke(ctx context.Context, chain [][]byte, key crypto.Signer, reason int) error
+}
