@@ -22,4 +22,3 @@ type Certificate struct {
 	Account  string   // account URL
 	Protocol Protocol // ProtocolV2 or ProtocolV1
 }
-
