@@ -1,0 +1,433 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"gatelodge/proxy/hostname"
+)
+
+// A binder puts the decoder's tree into the structs. The decoder's own binding stops at the first wrong type, so we do it: every fault is noted and the
+// rest goes on.
+type binder struct {
+	file   *file
+	faults Faults
+}
+
+// A spot is what is being bound: its path in the file, and the same path as a pattern ("site[].hosts[]", "upstream.*.to") for the table of
+// what is not there yet.
+type spot struct{ path, pattern string }
+
+func (s spot) key(k string) spot {
+	return spot{joinKey(s.path, k), strings.TrimPrefix(s.pattern+"."+k, ".")}
+}
+func (s spot) entry(k string) spot { return spot{joinKey(s.path, k), s.pattern + ".*"} }
+func (s spot) elem(i int) spot     { return spot{joinIndex(s.path, i), s.pattern + "[]"} }
+
+// A field is what a struct field's tags say.
+type field struct {
+	index int
+	enum  []string // the values that exist at all
+	as    string   // "host": canonical spelling; "file": relative to the file that names it
+}
+
+// fieldsOf returns the fields of a struct by their keys. "*" takes all other keys.
+func fieldsOf(t reflect.Type) map[string]field {
+	fields := map[string]field{}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		key := f.Tag.Get("toml")
+		if key == "" {
+			continue
+		}
+		fields[key] = field{index: i, as: f.Tag.Get("as")}
+		if e := f.Tag.Get("enum"); e != "" {
+			fields[key] = field{index: i, as: f.Tag.Get("as"), enum: strings.Split(e, "|")}
+		}
+	}
+	return fields
+}
+
+// A scalar is a type that is written as a string.
+type scalar struct {
+	kind  string // for "must be ..."
+	parse func(string) (any, error)
+}
+
+// scalarOf returns how the type is written, if it is one of ours that is written as a string.
+func scalarOf(t reflect.Type) (scalar, bool) {
+	switch t {
+	case reflect.TypeFor[time.Duration]():
+		return scalar{`a duration such as "30s"`, generic(parseDuration)}, true
+	case reflect.TypeFor[Size]():
+		return scalar{`a size such as "64KiB"`, generic(parseSize)}, true
+	case reflect.TypeFor[Rate]():
+		return scalar{`a rate such as "5/s"`, generic(parseRate)}, true
+	case reflect.TypeFor[Fraction]():
+		return scalar{`a fraction such as "2/3"`, generic(parseFraction)}, true
+	case reflect.TypeFor[Percent]():
+		return scalar{`a percentage such as "30%"`, generic(parsePercent)}, true
+	case reflect.TypeFor[Secret]():
+		return scalar{`a reference such as "env:NAME"`, generic(parseSecret)}, true
+	case reflect.TypeFor[SealingKey]():
+		return scalar{`a reference such as "ID=file:/path"`, generic(parseSealingKey)}, true
+	case reflect.TypeFor[netip.Prefix]():
+		return scalar{`an address range such as "10.0.0.0/8"`, generic(parsePrefix)}, true
+	case reflect.TypeFor[Address]():
+		return scalar{`an address such as ":443"`, generic(parseAddress)}, true
+	case reflect.TypeFor[Target]():
+		return scalar{`a URL such as "http://127.0.0.1:3000"`, generic(parseTarget)}, true
+	}
+	return scalar{}, false
+}
+
+func generic[T any](parse func(string) (T, error)) func(string) (any, error) {
+	return func(s string) (any, error) { return parse(s) }
+}
+
+func (b *binder) fault(at spot, problem, hint string) {
+	b.faults = append(b.faults, (&source{b.file, at.path}).fault(problem, hint))
+}
+
+func (b *binder) faultAtKey(at spot, problem, hint string) {
+	b.faults = append(b.faults, (&source{b.file, at.path}).faultAtKey(problem, hint))
+}
+
+// table binds the keys of a table to the struct v.
+func (b *binder) table(at spot, m map[string]any, v reflect.Value) {
+	fields := fieldsOf(v.Type())
+	rest, takesRest := fields["*"]
+	for _, key := range b.file.places.inOrder(at.path, keysOf(m)) {
+		here := at.key(key)
+		f, ok := fields[key]
+		switch {
+		case ok && key != "*":
+			b.field(here, m[key], v.Field(f.index), f)
+		case takesRest:
+			own := v.Field(rest.index)
+			if own.IsNil() {
+				own.Set(reflect.MakeMap(own.Type()))
+			}
+			own.SetMapIndex(reflect.ValueOf(key), reflect.ValueOf(m[key]))
+			b.hide(here) // a provider's own keys may well be secrets
+		default:
+			b.unknownKey(at, key, fields)
+		}
+	}
+}
+
+// field binds one key and refuses what this build cannot do.
+func (b *binder) field(at spot, raw any, v reflect.Value, f field) {
+	row, limited := pendingAt(at.pattern)
+	before := len(b.faults)
+	b.value(at, raw, v, f)
+	if limited && row.absent() {
+		b.faultAtKey(at, row.problem(at.path), row.hint())
+	} else if limited && len(b.faults) == before && !row.permits(v) {
+		b.fault(at, row.problem(at.path), row.hint())
+	}
+}
+
+// value binds a raw value to v according to the type of v.
+func (b *binder) value(at spot, raw any, v reflect.Value, f field) {
+	if sc, ok := scalarOf(v.Type()); ok {
+		b.scalar(at, raw, v, sc)
+		return
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		if m, ok := raw.(map[string]any); ok {
+			b.table(at, m, v)
+			return
+		}
+	case reflect.Map:
+		if m, ok := raw.(map[string]any); ok {
+			b.entries(at, m, v)
+			return
+		}
+	case reflect.Slice:
+		if list, ok := listOf(raw); ok {
+			b.list(at, list, v, f)
+			return
+		}
+	case reflect.String:
+		if s, ok := raw.(string); ok {
+			b.str(at, s, v, f)
+			return
+		}
+	case reflect.Bool:
+		if x, ok := raw.(bool); ok {
+			v.SetBool(x)
+			return
+		}
+	case reflect.Int:
+		if n, ok := raw.(int64); ok {
+			b.integer(at, n, v)
+			return
+		}
+	case reflect.Float64:
+		if n, ok := raw.(int64); ok {
+			raw = float64(n)
+		}
+		if x, ok := raw.(float64); ok {
+			v.SetFloat(x)
+			return
+		}
+	}
+	b.wrongType(at, kindOf(v.Type()), raw)
+}
+
+func (b *binder) scalar(at spot, raw any, v reflect.Value, sc scalar) {
+	s, ok := raw.(string)
+	if !ok {
+		if v.Type() == reflect.TypeFor[Secret]() || v.Type() == reflect.TypeFor[SealingKey]() {
+			b.hide(at)
+		}
+		b.wrongType(at, sc.kind, raw)
+		return
+	}
+	x, err := sc.parse(s)
+	if err != nil {
+		if v.Type() == reflect.TypeFor[Secret]() || v.Type() == reflect.TypeFor[SealingKey]() || hasUserinfo(s) {
+			b.hide(at)
+		}
+		b.invalid(at, err)
+		return
+	}
+	v.Set(reflect.ValueOf(x))
+}
+
+// invalid reports a value that its parser refused.
+func (b *binder) invalid(at spot, err error) {
+	hint := ""
+	if e, ok := err.(*valueError); ok { // our own parsers return nothing wrapped
+		hint = e.hint
+	}
+	b.fault(at, err.Error(), hint)
+}
+
+func (b *binder) str(at spot, s string, v reflect.Value, f field) {
+	if hasUserinfo(s) {
+		b.hide(at)
+	}
+	switch {
+	case f.enum != nil && !slices.Contains(f.enum, s):
+		b.fault(at, fmt.Sprintf("unknown value %q", s), oneOf(s, f.enum))
+		return
+	case f.as == "host" && s != "":
+		host, err := canonicalHost(s)
+		if err != nil {
+			b.invalid(at, err)
+			return
+		}
+		s = host
+	case f.as == "file" && s != "" && !filepath.IsAbs(s):
+		s = filepath.Join(filepath.Dir(b.file.name), s)
+	}
+	v.SetString(s)
+}
+
+// canonicalHost is hostname.FromConfig with advice.
+func canonicalHost(s string) (string, error) {
+	host, err := hostname.FromConfig(s)
+	if err == nil {
+		return host, nil
+	}
+	_, rest, hasScheme := strings.Cut(s, "://")
+	name, port, hasPort := strings.Cut(s, ":")
+	switch {
+	case hasScheme:
+		return "", badValue("write the host alone: "+fmt.Sprintf("%q", strings.TrimRight(rest, "/")), "%q is a URL, not a host", s)
+	case hasPort && strings.Trim(port, "0123456789") == "":
+		return "", badValue(fmt.Sprintf("write %q; ports are set by listen.http and listen.https", name), "%q has a port", s)
+	case strings.Contains(s, "*"):
+		return "", badValue(`a wildcard is "*" alone or stands in front: "*.example.com"`, "%q is not a host name", s)
+	}
+	return "", badValue("", "%v", err)
+}
+
+func (b *binder) integer(at spot, n int64, v reflect.Value) {
+	if n < 0 || n > 1<<31-1 {
+		b.fault(at, fmt.Sprintf("%d is out of range", n), "write a number from 0 to 2147483647")
+		return
+	}
+	v.SetInt(n)
+}
+
+// list replaces the default of a list: nothing is added to it.
+func (b *binder) list(at spot, raw []any, v reflect.Value, f field) {
+	list := reflect.MakeSlice(v.Type(), len(raw), len(raw))
+	row, limited := pendingAt(at.pattern + "[]")
+	for i, r := range raw {
+		here, elem := at.elem(i), list.Index(i)
+		b.prepare(here, elem)
+		before := len(b.faults)
+		b.value(here, r, elem, f)
+		if limited && len(b.faults) == before && !row.permits(elem) {
+			b.fault(here, row.problem(at.path), row.hint())
+		}
+	}
+	v.Set(list)
+}
+
+// entries binds tables by name, such as [upstream.app].
+func (b *binder) entries(at spot, m map[string]any, v reflect.Value) {
+	if v.IsNil() {
+		v.Set(reflect.MakeMap(v.Type()))
+	}
+	for _, name := range b.file.places.inOrder(at.path, keysOf(m)) {
+		here := at.entry(name)
+		elem := reflect.New(v.Type().Elem()).Elem()
+		b.prepare(here, elem)
+		b.value(here, m[name], elem, field{})
+		v.SetMapIndex(reflect.ValueOf(name), elem)
+	}
+}
+
+// prepare gives an element of a list or table its defaults and its source.
+func (b *binder) prepare(at spot, v reflect.Value) {
+	src := &source{b.file, at.path}
+	switch x := v.Addr().Interface().(type) {
+	case *CA:
+		x.setDefaults()
+		x.src = src
+	case *Site:
+		x.setDefaults()
+		x.src = src
+	case *Upstream:
+		x.setDefaults()
+		x.src = src
+	}
+}
+
+func (b *binder) wrongType(at spot, want string, raw any) {
+	b.fault(at, fmt.Sprintf("must be %s, not %s", want, kindOfRaw(raw)), "")
+}
+
+func (b *binder) unknownKey(at spot, key string, fields map[string]field) {
+	here := at.key(key)
+	b.hide(here)
+	names := keysOf(fields)
+	slices.Sort(names)
+	where := ""
+	if at.path != "" {
+		where = " in " + headerOf(at)
+	}
+	b.faultAtKey(here, fmt.Sprintf("unknown key %q%s", clip(key), where), oneOf(key, names))
+}
+
+// hide keeps the value at the spot out of all faults of this file.
+func (b *binder) hide(at spot) {
+	if p, ok := b.file.places[at.path]; ok && p.value.len() > 0 {
+		b.file.hidden = append(b.file.hidden, p.value)
+	}
+}
+
+// headerOf is how the table would be opened: "[[site]]", "[listen.limits]".
+func headerOf(at spot) string {
+	if strings.HasSuffix(at.pattern, "[]") {
+		return "[[" + strings.ReplaceAll(strings.TrimSuffix(at.pattern, "[]"), "[]", "") + "]]"
+	}
+	return "[" + clip(at.path) + "]"
+}
+
+// hasUserinfo reports whether the value looks like a URL with a password.
+func hasUserinfo(s string) bool {
+	_, rest, ok := strings.Cut(s, "://")
+	authority, _, _ := strings.Cut(rest, "/")
+	return ok && strings.Contains(authority, "@")
+}
+
+// listOf takes both kinds of lists that the decoder makes.
+func listOf(raw any) ([]any, bool) {
+	switch x := raw.(type) {
+	case []any:
+		return x, true
+	case []map[string]any:
+		list := make([]any, len(x))
+		for i := range x {
+			list[i] = x[i]
+		}
+		return list, true
+	}
+	return nil, false
+}
+
+func kindOf(t reflect.Type) string {
+	if sc, ok := scalarOf(t); ok {
+		return sc.kind
+	}
+	switch t.Kind() {
+	case reflect.Struct, reflect.Map:
+		return "a table"
+	case reflect.Slice:
+		if k := t.Elem().Kind(); k == reflect.Struct {
+			if _, ok := scalarOf(t.Elem()); !ok {
+				return "an array of tables"
+			}
+		}
+		return "a list such as [" + exampleOf(t.Elem()) + "]"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int:
+		return "a whole number"
+	case reflect.Float64:
+		return "a number"
+	}
+	return "a string"
+}
+
+func exampleOf(t reflect.Type) string {
+	if sc, ok := scalarOf(t); ok {
+		_, example, _ := strings.Cut(sc.kind, "such as ")
+		return example
+	}
+	return `"..."`
+}
+
+func kindOfRaw(raw any) string {
+	switch x := raw.(type) {
+	case string:
+		return "a string"
+	case int64:
+		return "the number " + fmt.Sprint(x)
+	case float64:
+		return "the number " + fmt.Sprint(x)
+	case bool:
+		return fmt.Sprint(x)
+	case map[string]any:
+		return "a table"
+	case []any, []map[string]any:
+		return "a list"
+	case time.Time:
+		return "a date"
+	}
+	return fmt.Sprintf("a %T", raw)
+}
+
+func keysOf[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+// clip bounds a name that is shown in a message.
+func clip(s string) string {
+	const most = 80
+	if len(s) <= most {
+		return s
+	}
+	cut := most
+	for cut > 0 && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut] + "…"
+}

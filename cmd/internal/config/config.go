@@ -1,0 +1,420 @@
+// Package config reads gatelodge's configuration: TOML in, one immutable value out, or all faults at once.
+//
+// The structs below are the manual: config.example.toml shows the same keys with the same defaults, and a test holds the two together. A key of a
+// later build is known here already, so that a file which uses it gets "not there yet" and not "unknown key"; the one list of those is [pending].
+//
+// The way of a file: [Load] reads it, the TOML decoder checks its syntax, scan finds where each key stands, bind puts values into the structs, validate looks
+// at what single values cannot show. Each step reports as many faults as it can, with file, line, column and what to do.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is a whole configuration. It is not modified once [Load], [Parse] or [FromFlags] returned it.
+type Config struct {
+	// Version of the key names. Only 1 exists.
+	Version int `toml:"version"`
+
+	// Include are patterns of more files, relative to the file that names them, merged in name order. Only [[site]] and [upstream.*] may stand there.
+	Include []string `toml:"include"`
+
+	Listen     Listen                `toml:"listen"`
+	TLS        TLS                   `toml:"tls"`
+	ClientAuth map[string]ClientAuth `toml:"client_auth"`
+
+	// CAs in the order of the file. Never empty after loading: no [[ca]] at all means Let's Encrypt.
+	CAs        []CA       `toml:"ca"`
+	InternalCA InternalCA `toml:"internal_ca"`
+	Issue      Issue      `toml:"issue"`
+	OnDemand   OnDemand   `toml:"on_demand"`
+
+	Storage Storage `toml:"storage"`
+	Cache   Cache   `toml:"cache"`
+
+	DNS       map[string]DNS      `toml:"dns"`
+	Upstreams map[string]Upstream `toml:"upstream"`
+
+	// Sites in the order of the file, those of included files after them. See [Config.Resolve] for what they mean.
+	Sites []Site `toml:"site"`
+
+	Admin   Admin   `toml:"admin"`
+	Log     Log     `toml:"log"`
+	Trace   Trace   `toml:"trace"`
+	Alert   Alert   `toml:"alert"`
+	Process Process `toml:"process"`
+
+	src      *source
+	warnings []Fault
+}
+
+// Listen is where clients reach us.
+type Listen struct {
+	// HTTP and HTTPS are host:port; empty turns the protocol off. Port 0 takes a free one.
+	HTTP  []Address `toml:"http"`
+	HTTPS []Address `toml:"https"`
+	HTTP3 bool      `toml:"http3"`
+
+	// Redirect sends plain HTTP to https with 308; challenges of a CA are answered before.
+	Redirect bool `toml:"redirect"`
+
+	ProxyProtocol     string         `toml:"proxy_protocol" enum:"off|v1|v2|any"`
+	ProxyProtocolFrom []netip.Prefix `toml:"proxy_protocol_from"`
+
+	// TrustedProxies may send X-Forwarded-* that we believe.
+	TrustedProxies []netip.Prefix `toml:"trusted_proxies"`
+	ReusePort      bool           `toml:"reuse_port"`
+
+	Limits Limits `toml:"limits"`
+}
+
+// Limits bound what a client may take.
+type Limits struct {
+	HandshakesPerIP Rate `toml:"handshakes_per_ip"`
+
+	// UnknownNamesPerIP bounds names with neither a certificate nor a permission, per client address. Zero means no limit.
+	UnknownNamesPerIP Rate `toml:"unknown_names_per_ip"`
+
+	HandshakeTimeout time.Duration `toml:"handshake_timeout"` // accept to Finished
+	HeaderTimeout    time.Duration `toml:"header_timeout"`    // first byte of a request to the end of its header
+	IdleTimeout      time.Duration `toml:"idle_timeout"`      // between requests
+	HeaderBytes      Size          `toml:"header_bytes"`      // the whole request header
+	BodyBytes        Size          `toml:"body_bytes"`        // a request body; zero means no limit
+}
+
+// TLS is the policy of handshakes.
+type TLS struct {
+	MinVersion  string   `toml:"min_version" enum:"1.2|1.3"`
+	Groups      []string `toml:"groups" enum:"X25519MLKEM768|SecP256r1MLKEM768|SecP384r1MLKEM1024|X25519|P-256|P-384|P-521"`
+	UnknownName string   `toml:"unknown_name" enum:"alert|default|close"`
+
+	// DefaultName is the certificate for clients without SNI; empty refuses them.
+	DefaultName    string `toml:"default_name" as:"host"`
+	SessionTickets string `toml:"session_tickets" enum:"shared|local|off"`
+}
+
+// ClientAuth is a policy for client certificates.
+type ClientAuth struct {
+	CA   []string `toml:"ca" as:"file"`
+	Mode string   `toml:"mode" enum:"request|require"`
+}
+
+// CA is a public or private certificate authority that speaks ACME.
+type CA struct {
+	// Name keys what is stored: it never changes, while addresses may.
+	Name        string   `toml:"name"`
+	Directory   string   `toml:"directory"`
+	DirectoryV1 string   `toml:"directory_v1"`
+	ACMEVersion string   `toml:"acme_version" enum:"auto|1|2"`
+	Contact     []string `toml:"contact"`
+	AgreeTerms  bool     `toml:"agree_terms"`
+	EAB         EAB      `toml:"eab"`
+
+	Profile         string `toml:"profile"`
+	ProfileRequired bool   `toml:"profile_required"`
+	PreferredChain  string `toml:"preferred_chain"`
+
+	// Roots are PEM files that the CA's own HTTPS certificate must chain to; empty means the system's.
+	Roots []string `toml:"roots" as:"file"`
+
+	// Names are patterns. A CA with names goes before the others for them and serves no other.
+	Names []string `toml:"names" as:"host"`
+
+	src *source
+}
+
+// EAB is an external account binding (RFC 8555 §7.3.4).
+type EAB struct {
+	KID  Secret `toml:"kid"`
+	HMAC Secret `toml:"hmac"`
+}
+
+// InternalCA serves names that no public CA may: see [Config.InternalNames].
+type InternalCA struct {
+	Names    []string      `toml:"names" as:"host"` // more names it may serve
+	Lifetime time.Duration `toml:"lifetime"`
+}
+
+// Issue says how certificates are ordered and when they are renewed.
+type Issue struct {
+	Keys       []string `toml:"keys" enum:"ecdsa-p256|ecdsa-p384|rsa-2048|rsa-3072|rsa-4096"`
+	Challenges []string `toml:"challenges" enum:"tls-alpn-01|http-01|dns-01|dns-persist-01"`
+	ARI        bool     `toml:"ari"`
+
+	// RenewAt is the part of the lifetime after which a certificate is renewed. The default, 2/3, means 1/2 below 10 days.
+	RenewAt   Fraction `toml:"renew_at"`
+	Spread    bool     `toml:"spread"`
+	Preflight string   `toml:"preflight" enum:"off|advise|require"`
+	Failover  Failover `toml:"failover"`
+
+	// Backoff are the pauses after the first, second ... failure of a name; the last repeats.
+	Backoff []time.Duration `toml:"backoff"`
+
+	Budget  Budget  `toml:"budget"`
+	Abandon Abandon `toml:"abandon"`
+}
+
+// Failover says when the second CA takes over, and when the first is tried again.
+type Failover struct {
+	After     int           `toml:"after"`
+	BackAfter time.Duration `toml:"back_after"`
+}
+
+// Budget refuses before the CA does.
+type Budget struct {
+	NewOrders           Rate    `toml:"new_orders"`
+	PerRegisteredDomain Rate    `toml:"per_registered_domain"`
+	FailuresPerName     Rate    `toml:"failures_per_name"`
+	PerTenant           Rate    `toml:"per_tenant"`
+	InFlight            int     `toml:"in_flight"` // issuances at one time
+	ReserveForRenewals  Percent `toml:"reserve_for_renewals"`
+}
+
+// Abandon says when a name that left us is given up.
+type Abandon struct {
+	WhenDenied  time.Duration `toml:"when_denied"`
+	WhenDNSAway time.Duration `toml:"when_dns_away"`
+}
+
+// OnDemand is the gate before certificates for names that no site lists.
+type OnDemand struct {
+	Enabled bool `toml:"enabled"`
+
+	// Ask is asked as GET with ?name=&ip=&node=: 200 allows, 404 denies.
+	Ask          string        `toml:"ask"`
+	AskTimeout   time.Duration `toml:"ask_timeout"`
+	AllowTTL     time.Duration `toml:"allow_ttl"` // Cache-Control of the answer wins
+	DenyTTL      time.Duration `toml:"deny_ttl"`
+	StaleIfError time.Duration `toml:"stale_if_error"`
+
+	// NamesFile lists names and patterns, one a line, reloaded on change; with it nobody is asked.
+	NamesFile string `toml:"names_file" as:"file"`
+
+	MaxWait    time.Duration `toml:"max_wait"` // a handshake waits this long for a first certificate
+	OnWait     string        `toml:"on_wait" enum:"close|selfsigned"`
+	Background bool          `toml:"background"`
+	IdleAfter  time.Duration `toml:"idle_after"`
+}
+
+// Storage is where certificates and accounts live.
+type Storage struct {
+	Kind string `toml:"kind" enum:"disk|s3"`
+
+	// Path is the folder. As root /var/lib/gatelodge, otherwise gatelodge in the user's data folder.
+	Path string `toml:"path" as:"file"`
+
+	S3         S3         `toml:"s3"`
+	Encryption Encryption `toml:"encryption"`
+}
+
+// S3 is an object store.
+type S3 struct {
+	Endpoint          string `toml:"endpoint"`
+	Region            string `toml:"region"`
+	Bucket            string `toml:"bucket"`
+	Prefix            string `toml:"prefix"`
+	PathStyle         bool   `toml:"path_style"`
+	Credentials       string `toml:"credentials" enum:"auto"`
+	ConditionalWrites string `toml:"conditional_writes" enum:"require|single-node"`
+	LocalCopy         string `toml:"local_copy" as:"file"`
+}
+
+// Encryption seals private keys at rest.
+type Encryption struct {
+	Keys    []SealingKey `toml:"keys"`
+	Require bool         `toml:"require"`
+}
+
+// Cache bounds certificates in memory.
+type Cache struct {
+	Memory   Size          `toml:"memory"`
+	Preload  string        `toml:"preload" enum:"none|hot|all"`
+	Negative time.Duration `toml:"negative"`
+}
+
+// DNS is a provider for dns-01.
+type DNS struct {
+	Provider   string   `toml:"provider"`
+	Zones      []string `toml:"zones"`
+	DelegateTo string   `toml:"delegate_to"`
+	Resolvers  []string `toml:"resolvers"`
+
+	// Own are the provider's own keys.
+	Own map[string]any `toml:"*"`
+}
+
+// Upstream is where requests of sites with to = "@name" go.
+type Upstream struct {
+	To      []Target `toml:"to"`
+	Balance string   `toml:"balance"`
+	Sticky  string   `toml:"sticky"`
+	Retries Retries  `toml:"retries"`
+	Health  Health   `toml:"health"`
+	Passive Passive  `toml:"passive"`
+
+	Timeouts  UpstreamTimeouts `toml:"timeouts"`
+	MaxConns  int              `toml:"max_conns"`
+	SlowStart time.Duration    `toml:"slow_start"`
+	TLS       UpstreamTLS      `toml:"tls"`
+
+	src *source
+}
+
+// UpstreamTimeouts bound the parts of a request to an upstream.
+type UpstreamTimeouts struct {
+	Connect        time.Duration `toml:"connect"`
+	ResponseHeader time.Duration `toml:"response_header"`
+	Idle           time.Duration `toml:"idle"` // connections kept for the next request
+}
+
+// UpstreamTLS is for https:// upstreams.
+type UpstreamTLS struct {
+	ServerName string   `toml:"server_name" as:"host"` // empty means the host of the URL
+	Roots      []string `toml:"roots" as:"file"`       // PEM files; empty means the system's
+	Verify     bool     `toml:"verify"`
+}
+
+// Retries says which requests are sent again.
+type Retries struct {
+	Max     int      `toml:"max"`
+	On      []string `toml:"on"`
+	Methods []string `toml:"methods"`
+	Budget  Percent  `toml:"budget"`
+}
+
+// Health are the probes of an upstream's targets.
+type Health struct {
+	Path    string        `toml:"path"`
+	Every   time.Duration `toml:"every"`
+	Timeout time.Duration `toml:"timeout"`
+	Rise    int           `toml:"rise"`
+	Fall    int           `toml:"fall"`
+}
+
+// Passive takes a failing target out.
+type Passive struct {
+	Fails  int           `toml:"fails"`
+	Within time.Duration `toml:"within"`
+	OutFor time.Duration `toml:"out_for"`
+}
+
+// Site is what answers for some hosts.
+type Site struct {
+	// Hosts in canonical spelling: "example.com", "*.example.com" (exactly one label more), "*".
+	Hosts []string `toml:"hosts" as:"host"`
+
+	// To is a URL or "@name" of an upstream.
+	To Target `toml:"to"`
+
+	// CA restricts who issues to these CA names; empty means the rule of [Config.Issuers].
+	CA []string `toml:"ca"`
+
+	// Certificate and Key are PEM files of one's own, reloaded on change; both or none.
+	Certificate string `toml:"certificate" as:"file"`
+	Key         string `toml:"key" as:"file"`
+
+	// OnDemand: names get their certificate at the first handshake, if [OnDemand] permits.
+	OnDemand bool `toml:"on_demand"`
+
+	ClientAuth string        `toml:"client_auth"`
+	Compress   []string      `toml:"compress" enum:"zstd|br|gzip"`
+	HSTS       time.Duration `toml:"hsts"`
+	AccessLog  bool          `toml:"access_log"`
+
+	// BodyBytes bounds a request body of this site; zero means [Limits].BodyBytes.
+	BodyBytes Size `toml:"body_bytes"`
+
+	Headers     Headers `toml:"headers"`
+	Passthrough string  `toml:"passthrough"`
+	Routes      []Route `toml:"route"`
+
+	src *source
+}
+
+// Headers changes what the upstream or the client gets.
+type Headers struct {
+	Set    map[string]string `toml:"set"`
+	Remove []string          `toml:"remove"`
+}
+
+// Route sends some requests of a site elsewhere.
+type Route struct {
+	Match     Match          `toml:"match"`
+	To        Target         `toml:"to"`
+	Strip     string         `toml:"strip"`
+	Limit     RouteLimit     `toml:"limit"`
+	BodyBytes Size           `toml:"body_bytes"`
+	Allow     []netip.Prefix `toml:"allow"`
+	Auth      Auth           `toml:"auth"`
+	Redirect  Redirect       `toml:"redirect"`
+	Files     string         `toml:"files" as:"file"`
+	Headers   Headers        `toml:"headers"`
+}
+
+// Match says which requests a route takes.
+type Match struct {
+	Path    []string `toml:"path"`
+	Methods []string `toml:"methods"`
+}
+
+// RouteLimit bounds requests.
+type RouteLimit struct {
+	Rate  Rate   `toml:"rate"`
+	Burst int    `toml:"burst"`
+	Key   string `toml:"key"`
+}
+
+// Auth asks another server about each request.
+type Auth struct {
+	Forward string   `toml:"forward"`
+	Copy    []string `toml:"copy"`
+}
+
+// Redirect answers with another address.
+type Redirect struct {
+	To     string `toml:"to"`
+	Status int    `toml:"status"`
+}
+
+// Admin is for the operator.
+type Admin struct {
+	// Listen is unix:///path; empty turns the API off. As root /run/gatelodge/admin.sock, otherwise in the user's runtime or data folder.
+	Listen string `toml:"listen"`
+	Token  Secret `toml:"token"`
+
+	// Metrics is a loopback host:port for /metrics, /healthz and /readyz; empty turns it off.
+	Metrics   Address `toml:"metrics"`
+	Ready     Address `toml:"ready"`
+	Dashboard bool    `toml:"dashboard"`
+}
+
+// Log says what is written where.
+type Log struct {
+	Format string `toml:"format" enum:"json|text"`
+	Level  string `toml:"level" enum:"debug|info|warn|error"`
+
+	// Access is "stdout", "off" or a file.
+	Access string   `toml:"access"`
+	Redact []string `toml:"redact"`
+}
+
+// Trace sends spans to a collector.
+type Trace struct {
+	OTLP   string  `toml:"otlp"`
+	Sample float64 `toml:"sample"`
+}
+
+// Alert tells a person.
+type Alert struct {
+	Webhook     string   `toml:"webhook"`
+	ExpiryFloor Fraction `toml:"expiry_floor"`
+}
+
+// Process is about starting and ending.
+type Process struct {
+	// Drain is how long SIGTERM waits for requests that have begun.
+	Drain     time.Duration `toml:"drain"`
+	LongLived time.Duration `toml:"long_lived"`
+	Upgrade   string        `toml:"upgrade" enum:"handover|off"`
+}

@@ -1,0 +1,120 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const day = 24 * time.Hour
+
+// letsEncrypt is the CA of those who name none.
+const letsEncrypt = "https://acme-v02.api.letsencrypt.org/directory"
+
+// Default returns the configuration of an empty file: what config.example.toml shows, and Let's Encrypt as the only CA.
+func Default() *Config {
+	c := &Config{
+		Version: 1,
+		Listen: Listen{
+			HTTP:          []Address{":80"},
+			HTTPS:         []Address{":443"},
+			Redirect:      true,
+			ProxyProtocol: "off",
+			Limits: Limits{
+				UnknownNamesPerIP: Rate{Count: 5, Per: time.Second},
+				HandshakeTimeout:  10 * time.Second,
+				HeaderTimeout:     10 * time.Second,
+				IdleTimeout:       2 * time.Minute,
+				HeaderBytes:       64 << 10,
+			},
+		},
+		TLS: TLS{
+			MinVersion:     "1.2",
+			Groups:         []string{"X25519MLKEM768", "X25519", "P-256"},
+			UnknownName:    "alert",
+			SessionTickets: "local",
+		},
+		InternalCA: InternalCA{Lifetime: 7 * day},
+		Issue: Issue{
+			Keys:       []string{"ecdsa-p256"},
+			Challenges: []string{"tls-alpn-01", "http-01"},
+			RenewAt:    Fraction{Num: 2, Den: 3},
+			Preflight:  "off",
+			Backoff:    []time.Duration{time.Minute, 10 * time.Minute, 100 * time.Minute, day},
+			Budget:     Budget{InFlight: 32},
+		},
+		OnDemand: OnDemand{
+			AskTimeout: 2 * time.Second,
+			AllowTTL:   10 * time.Minute,
+			DenyTTL:    time.Minute,
+			MaxWait:    20 * time.Second,
+			OnWait:     "close",
+			Background: true,
+		},
+		Storage: Storage{
+			Kind: "disk",
+			Path: dataDir(),
+			S3:   S3{Credentials: "auto", ConditionalWrites: "require"},
+		},
+		Cache:   Cache{Preload: "none"},
+		Admin:   Admin{Listen: adminListen(), Metrics: "127.0.0.1:9180"},
+		Log:     Log{Format: "json", Level: "info", Access: "stdout", Redact: []string{"Authorization", "Cookie"}},
+		Trace:   Trace{Sample: 0.01},
+		Alert:   Alert{ExpiryFloor: Fraction{Num: 1, Den: 6}},
+		Process: Process{Drain: 30 * time.Second, Upgrade: "off"},
+	}
+	ca := CA{Name: "letsencrypt", Directory: letsEncrypt}
+	ca.setDefaults()
+	c.CAs = []CA{ca}
+	return c
+}
+
+// DefaultUpstream returns an upstream with the timeouts that a site without one of its own has.
+func DefaultUpstream() Upstream {
+	var u Upstream
+	u.setDefaults()
+	return u
+}
+
+func (c *CA) setDefaults() {
+	c.ACMEVersion = "auto"
+	c.AgreeTerms = true
+}
+
+func (u *Upstream) setDefaults() {
+	u.Balance = "p2c"
+	u.Timeouts = UpstreamTimeouts{Connect: 3 * time.Second, ResponseHeader: time.Minute, Idle: 5 * time.Minute}
+	u.TLS.Verify = true
+}
+
+func (s *Site) setDefaults() { s.AccessLog = true }
+
+// dataDir follows the XDG Base Directory Specification for everybody but root. It is empty for a user without a home: then storage.path
+// must be given, since a folder below /tmp could be somebody else's.
+func dataDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/gatelodge"
+	}
+	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "gatelodge")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil || !filepath.IsAbs(home) {
+		return ""
+	}
+	return filepath.Join(home, ".local", "share", "gatelodge")
+}
+
+// adminListen is empty where dataDir is.
+func adminListen() string {
+	if os.Geteuid() == 0 {
+		return "unix:///run/gatelodge/admin.sock"
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
+		return "unix://" + filepath.Join(dir, "gatelodge", "admin.sock")
+	}
+	if dir := dataDir(); dir != "" {
+		return "unix://" + filepath.Join(dir, "admin.sock")
+	}
+	return ""
+}

@@ -1,0 +1,89 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Explain writes what the configuration means: where it listens, and for each site its hosts, its upstream and who issues for each host.
+func (c *Config) Explain(w io.Writer) error {
+	var b strings.Builder
+	c.explainProcess(&b)
+	for _, s := range c.Resolve() {
+		c.explainSite(&b, &s)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (c *Config) explainProcess(b *strings.Builder) {
+	http := joined(c.Listen.HTTP)
+	if len(c.Listen.HTTP) > 0 && c.Listen.Redirect {
+		http += " (redirects to https)"
+	}
+	fmt.Fprintf(b, "http     %s\n", http)
+	fmt.Fprintf(b, "https    %s\n", joined(c.Listen.HTTPS))
+	fmt.Fprintf(b, "storage  %s %s\n", c.Storage.Kind, c.Storage.Path)
+	fmt.Fprintf(b, "admin    %s\n", orOff(c.Admin.Listen))
+	fmt.Fprintf(b, "metrics  %s\n", orOff(string(c.Admin.Metrics)))
+	for i := range c.CAs {
+		ca := &c.CAs[i]
+		fmt.Fprintf(b, "ca       %s %s", ca.Name, withoutQuery(ca.Directory))
+		if len(ca.Names) > 0 {
+			fmt.Fprintf(b, " only for %s", strings.Join(ca.Names, ", "))
+		}
+		b.WriteByte('\n')
+	}
+}
+
+func (c *Config) explainSite(b *strings.Builder, s *ResolvedSite) {
+	to := s.Upstream.To[0].String()
+	if s.UpstreamName != to {
+		to = "@" + s.UpstreamName + " (" + to + ")"
+	}
+	fmt.Fprintf(b, "\nsite %s -> %s\n", s.Name, to)
+	width := 0
+	for _, h := range s.Hosts {
+		width = max(width, len(h))
+	}
+	for _, h := range s.Hosts {
+		fmt.Fprintf(b, "  %-*s  %s\n", width, h, c.explainIssuer(s, h))
+	}
+}
+
+func (c *Config) explainIssuer(s *ResolvedSite, host string) string {
+	if s.CertFile != "" {
+		return "certificate " + s.CertFile
+	}
+	issuers := strings.Join(c.Issuers(host, s.CAs), ", then ")
+	if host == "*" || issuers == "" { // the CA depends on the name
+		issuers = "by name"
+		if general := c.Issuers("*", s.CAs); len(general) > 0 {
+			issuers += ", usually " + strings.Join(general, ", then ")
+		}
+	}
+	if !s.OnDemand {
+		return "issued by " + issuers
+	}
+	gate := "names in " + c.OnDemand.NamesFile
+	if c.OnDemand.NamesFile == "" {
+		gate = "permitted by " + withoutQuery(c.OnDemand.Ask)
+	}
+	return "on demand, " + gate + ", issued by " + issuers
+}
+
+func joined(list []Address) string {
+	s := make([]string, len(list))
+	for i, a := range list {
+		s[i] = string(a)
+	}
+	return orOff(strings.Join(s, ", "))
+}
+
+func orOff(s string) string {
+	if s == "" {
+		return "off"
+	}
+	return s
+}

@@ -1,0 +1,176 @@
+package config
+
+import (
+	"reflect"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// A pendingRow is a key of the contract that this build cannot fully do. The feature's issue deletes the row.
+type pendingRow struct {
+	// Key is the path with "[]" for elements and "*" for names.
+	Key string
+
+	// Feature is what is missing, as the subject of "is not there yet".
+	Feature string
+
+	// Now is what is possible in this build: the hint of the fault.
+	Now string
+
+	// Only are the values that this build does, in TOML. None (and no other rule): the key cannot be used at all.
+	Only []string
+
+	// NotBegin refuses values that begin so.
+	NotBegin string
+
+	// AtMost bounds the length of a list.
+	AtMost int
+}
+
+// pending is the one list of what is known but not there yet.
+var pending = []pendingRow{
+	{Key: "listen.http[]", Feature: "taking a socket from systemd", Now: `give an address: ":80"`, NotBegin: "fd:"},
+	{Key: "listen.https[]", Feature: "taking a socket from systemd", Now: `give an address: ":443"`, NotBegin: "fd:"},
+	{Key: "listen.http3", Feature: "HTTP/3", Now: "leave it out or write false: HTTP/1.1 and HTTP/2 are served", Only: []string{"false"}},
+	{Key: "listen.proxy_protocol", Feature: "the PROXY protocol", Now: `leave it out or write "off"`, Only: []string{`"off"`}},
+	{Key: "listen.proxy_protocol_from", Feature: "the PROXY protocol", Now: "leave it out; listen.trusted_proxies works", Only: []string{"[]"}},
+	{Key: "listen.reuse_port", Feature: "sharing a port between processes", Now: "leave it out or write false", Only: []string{"false"}},
+	{Key: "listen.limits.handshakes_per_ip", Feature: "a limit of handshakes by address", Now: `leave it out or write "0"; unknown_names_per_ip works`, Only: []string{`"0"`}},
+
+	{Key: "tls.groups", Feature: "choosing key exchange groups", Now: "leave it out", Only: []string{`["X25519MLKEM768", "X25519", "P-256"]`}},
+	{Key: "tls.unknown_name", Feature: "serving a default certificate for unknown names", Now: `write "alert" or "close"`, Only: []string{`"alert"`, `"close"`}},
+	{Key: "tls.session_tickets", Feature: "sharing or turning off session tickets", Now: `leave it out or write "local"`, Only: []string{`"local"`}},
+	{Key: "client_auth", Feature: "asking clients for certificates", Now: "leave it out"},
+
+	{Key: "ca[].directory_v1", Feature: "ACME v1", Now: "leave it out: the CA must speak ACME v2 (RFC 8555)", Only: []string{`""`}},
+	{Key: "ca[].acme_version", Feature: "ACME v1", Now: `write "auto" or "2": the CA must speak ACME v2 (RFC 8555)`, Only: []string{`"auto"`, `"2"`}},
+	{Key: "ca[].eab", Feature: "external account binding", Now: "leave it out: CAs that need it cannot be used"},
+	{Key: "ca[].profile", Feature: "choosing a certificate profile", Now: "leave it out: the CA's default is used", Only: []string{`""`}},
+	{Key: "ca[].profile_required", Feature: "choosing a certificate profile", Now: "leave it out or write false", Only: []string{"false"}},
+	{Key: "ca[].preferred_chain", Feature: "choosing among chains", Now: "leave it out: the CA's default is used", Only: []string{`""`}},
+
+	{Key: "issue.keys", Feature: "other keys than ECDSA P-256", Now: `leave it out or write ["ecdsa-p256"]`, Only: []string{`["ecdsa-p256"]`}},
+	{Key: "issue.challenges[]", Feature: "validation by DNS", Now: `use "tls-alpn-01" and "http-01"`, Only: []string{`"tls-alpn-01"`, `"http-01"`}},
+	{Key: "issue.ari", Feature: "renewal information of the CA (RFC 9773)", Now: "leave it out or write false: issue.renew_at decides", Only: []string{"false"}},
+	{Key: "issue.spread", Feature: "spreading renewals over the fleet", Now: "leave it out or write false: each node adds its own jitter", Only: []string{"false"}},
+	{Key: "issue.preflight", Feature: "testing a name before ordering", Now: `leave it out or write "off"`, Only: []string{`"off"`}},
+	{Key: "issue.failover", Feature: "setting when the next CA takes over", Now: "leave it out"},
+	{Key: "issue.budget.new_orders", Feature: "a budget of orders", Now: "leave it out: issue.budget.in_flight works"},
+	{Key: "issue.budget.per_registered_domain", Feature: "a budget of orders", Now: "leave it out: issue.budget.in_flight works"},
+	{Key: "issue.budget.failures_per_name", Feature: "a budget of failures", Now: "leave it out: issue.backoff works"},
+	{Key: "issue.budget.per_tenant", Feature: "a budget of orders", Now: "leave it out: issue.budget.in_flight works"},
+	{Key: "issue.budget.reserve_for_renewals", Feature: "a budget of orders", Now: "leave it out: issue.budget.in_flight works"},
+	{Key: "issue.abandon", Feature: "giving up names that left", Now: "leave it out: names are renewed as long as they are configured or permitted"},
+
+	{Key: "on_demand.stale_if_error", Feature: "remembering permissions across an outage of ask", Now: "leave it out: stored certificates are served whatever ask says"},
+	{Key: "on_demand.on_wait", Feature: "a self-signed certificate while waiting", Now: `leave it out or write "close"`, Only: []string{`"close"`}},
+	{Key: "on_demand.background", Feature: "renewing only for visitors", Now: "leave it out or write true", Only: []string{"true"}},
+	{Key: "on_demand.idle_after", Feature: "letting idle names lapse", Now: `leave it out or write "0s"`, Only: []string{`"0s"`}},
+
+	{Key: "storage.kind", Feature: "storage in an object store", Now: `leave it out or write "disk"`, Only: []string{`"disk"`}},
+	{Key: "storage.s3.endpoint", Feature: "storage in an object store", Now: "leave it out", Only: []string{`""`}},
+	{Key: "storage.s3.region", Feature: "storage in an object store", Now: "leave it out", Only: []string{`""`}},
+	{Key: "storage.s3.bucket", Feature: "storage in an object store", Now: "leave it out", Only: []string{`""`}},
+	{Key: "storage.s3.prefix", Feature: "storage in an object store", Now: "leave it out", Only: []string{`""`}},
+	{Key: "storage.s3.path_style", Feature: "storage in an object store", Now: "leave it out", Only: []string{"false"}},
+	{Key: "storage.s3.credentials", Feature: "storage in an object store", Now: "leave it out", Only: []string{`"auto"`}},
+	{Key: "storage.s3.conditional_writes", Feature: "storage in an object store", Now: "leave it out", Only: []string{`"require"`}},
+	{Key: "storage.s3.local_copy", Feature: "storage in an object store", Now: "leave it out", Only: []string{`""`}},
+	{Key: "storage.encryption.keys", Feature: "sealing keys at rest", Now: "leave it out: files are readable by their owner only", Only: []string{"[]"}},
+	{Key: "storage.encryption.require", Feature: "sealing keys at rest", Now: "leave it out or write false", Only: []string{"false"}},
+
+	{Key: "cache.memory", Feature: "a budget for certificates in memory", Now: "leave it out"},
+	{Key: "cache.preload", Feature: "loading certificates ahead", Now: `leave it out or write "none"`, Only: []string{`"none"`}},
+	{Key: "cache.negative", Feature: "setting how long an absent certificate is remembered", Now: "leave it out"},
+
+	{Key: "dns", Feature: "validation by DNS", Now: `leave it out: "tls-alpn-01" and "http-01" work`},
+
+	{Key: "upstream.*.to", Feature: "an upstream with several targets", Now: "give exactly one", AtMost: 1},
+	{Key: "upstream.*.to[]", Feature: "an upstream over unix sockets or h2c", Now: "use http:// or https://", NotBegin: "unix: h2c:"},
+	{Key: "upstream.*.balance", Feature: "balancing between targets", Now: "leave it out", Only: []string{`"p2c"`}},
+	{Key: "upstream.*.sticky", Feature: "sticky sessions", Now: "leave it out", Only: []string{`""`}},
+	{Key: "upstream.*.retries", Feature: "sending requests again", Now: "leave it out"},
+	{Key: "upstream.*.health", Feature: "probing targets", Now: "leave it out"},
+	{Key: "upstream.*.passive", Feature: "taking failing targets out", Now: "leave it out"},
+	{Key: "upstream.*.max_conns", Feature: "a limit of connections to a target", Now: "leave it out or write 0", Only: []string{"0"}},
+	{Key: "upstream.*.slow_start", Feature: "starting a target slowly", Now: `leave it out or write "0s"`, Only: []string{`"0s"`}},
+
+	{Key: "site[].to", Feature: "an upstream over unix sockets or h2c", Now: "use http:// or https://", NotBegin: "unix: h2c:"},
+	{Key: "site[].client_auth", Feature: "asking clients for certificates", Now: "leave it out", Only: []string{`""`}},
+	{Key: "site[].compress", Feature: "compressing answers", Now: "leave it out or write []", Only: []string{"[]"}},
+	{Key: "site[].hsts", Feature: "sending Strict-Transport-Security", Now: `leave it out or write "0s"`, Only: []string{`"0s"`}},
+	{Key: "site[].headers", Feature: "changing headers", Now: "leave it out"},
+	{Key: "site[].passthrough", Feature: "passing TLS through", Now: "leave it out", Only: []string{`""`}},
+	{Key: "site[].route", Feature: "routes within a site", Now: "leave them out: a site sends all to its `to`"},
+
+	{Key: "admin.token", Feature: "an admin API on TCP", Now: "leave it out: the unix socket is for its owner and root", Only: []string{`""`}},
+	{Key: "admin.ready", Feature: "a listener of its own for /readyz", Now: "leave it out: /readyz is on admin.metrics", Only: []string{`""`}},
+	{Key: "admin.dashboard", Feature: "the dashboard", Now: "leave it out or write false", Only: []string{"false"}},
+	{Key: "log.redact", Feature: "choosing headers to redact", Now: "leave it out: no header is logged", Only: []string{`["Authorization", "Cookie"]`}},
+	{Key: "trace.otlp", Feature: "tracing", Now: "leave it out", Only: []string{`""`}},
+	{Key: "trace.sample", Feature: "tracing", Now: "leave it out", Only: []string{"0.01"}},
+	{Key: "alert.webhook", Feature: "alerts", Now: "leave it out", Only: []string{`""`}},
+	{Key: "alert.expiry_floor", Feature: "alerts", Now: "leave it out", Only: []string{`"1/6"`}},
+	{Key: "process.long_lived", Feature: "a time limit for WebSockets after a reload", Now: "leave it out: a reload leaves them open"},
+	{Key: "process.upgrade", Feature: "handing sockets to a new binary", Now: `leave it out or write "off"`, Only: []string{`"off"`}},
+}
+
+// pendingAt returns the row of a path pattern.
+func pendingAt(pattern string) (*pendingRow, bool) {
+	for i := range pending {
+		if pending[i].Key == pattern {
+			return &pending[i], true
+		}
+	}
+	return nil, false
+}
+
+// absent reports whether the key cannot be used at all.
+func (r *pendingRow) absent() bool { return r.Only == nil && r.NotBegin == "" && r.AtMost == 0 }
+
+// fixed reports whether only one value is possible, so that it says nothing to write it.
+func (r *pendingRow) fixed() bool {
+	return r.absent() || len(r.Only) == 1 && !strings.HasSuffix(r.Key, "[]")
+}
+
+func (r *pendingRow) problem(path string) string {
+	return path + ": " + r.Feature + " is not there yet in this build"
+}
+
+func (r *pendingRow) hint() string { return r.Now }
+
+// permits reports whether this build does what the bound value asks for.
+func (r *pendingRow) permits(v reflect.Value) bool {
+	if r.AtMost > 0 && v.Len() > r.AtMost {
+		return false
+	}
+	for begin := range strings.FieldsSeq(r.NotBegin) {
+		if strings.HasPrefix(printed(v), begin) {
+			return false
+		}
+	}
+	if r.Only == nil {
+		return true
+	}
+	for _, only := range r.Only {
+		if equalToLiteral(v, only) {
+			return true
+		}
+	}
+	return false
+}
+
+// equalToLiteral compares a bound value with one that is written in TOML.
+func equalToLiteral(v reflect.Value, literal string) bool {
+	var doc map[string]any
+	if _, err := toml.Decode("v = "+literal, &doc); err != nil {
+		panic("config: pending: " + literal + ": " + err.Error()) // a test goes through all rows
+	}
+	want := reflect.New(v.Type()).Elem()
+	(&binder{file: &file{}}).value(spot{}, doc["v"], want, field{})
+	if v.Kind() == reflect.Slice && v.Len() == 0 && want.Len() == 0 {
+		return true
+	}
+	return reflect.DeepEqual(v.Interface(), want.Interface())
+}

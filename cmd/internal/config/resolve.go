@@ -1,0 +1,116 @@
+package config
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"gatelodge/proxy/hostname"
+)
+
+// InternalCAName is the internal CA among the names of CAs; no [[ca]] can have it.
+const InternalCAName = "internal"
+
+// ResolvedSite is a site with everything looked up.
+type ResolvedSite struct {
+	// Name names the site in logs: its first host.
+	Name string
+
+	// Hosts in canonical spelling.
+	Hosts []string
+
+	// UpstreamName is the name behind "@"; for a site with a URL of its own, the URL. Sites with the same name share the upstream.
+	UpstreamName string
+
+	// Upstream has exactly one target in this build.
+	Upstream Upstream
+
+	CAs               []string // restricts who issues; empty means the rule of Issuers
+	CertFile, KeyFile string   // both or none
+	OnDemand          bool
+	AccessLog         bool
+	BodyBytes         int64 // zero means no limit
+}
+
+// Resolve returns the sites in the order of the configuration.
+func (c *Config) Resolve() []ResolvedSite {
+	sites := make([]ResolvedSite, 0, len(c.Sites))
+	for i := range c.Sites {
+		s := &c.Sites[i]
+		r := ResolvedSite{
+			Name: s.Hosts[0], Hosts: s.Hosts, UpstreamName: s.To.Upstream, CAs: s.CA,
+			CertFile: s.Certificate, KeyFile: s.Key, OnDemand: s.OnDemand && s.Certificate == "", AccessLog: s.AccessLog,
+			BodyBytes: int64(s.BodyBytes),
+		}
+		if r.BodyBytes == 0 {
+			r.BodyBytes = int64(c.Listen.Limits.BodyBytes)
+		}
+		if r.UpstreamName != "" {
+			r.Upstream = c.Upstreams[r.UpstreamName]
+		} else {
+			r.UpstreamName = s.To.String()
+			r.Upstream = DefaultUpstream()
+			r.Upstream.To = []Target{s.To}
+		}
+		sites = append(sites, r)
+	}
+	return sites
+}
+
+// Listed are the names that get a certificate without waiting for a visitor: hosts of sites that are neither on demand nor have a certificate of their own.
+// Wildcards are not among them: names below one get theirs from the internal CA at their first handshake.
+func (c *Config) Listed() []string {
+	var names []string
+	for _, s := range c.Resolve() {
+		if s.OnDemand || s.CertFile != "" {
+			continue
+		}
+		for _, h := range s.Hosts {
+			if !strings.Contains(h, "*") {
+				names = append(names, h)
+			}
+		}
+	}
+	return names
+}
+
+// InternalNames are the patterns (hostname.Match) of the names that the internal CA serves; it also serves private and loopback addresses.
+func (c *Config) InternalNames() []string {
+	return slices.Concat([]string{"localhost", "*.localhost", "*.internal", "*.local", "*.home.arpa"}, c.InternalCA.Names)
+}
+
+// IsInternal reports whether the internal CA may serve the canonical host or pattern.
+func (c *Config) IsInternal(host string) bool {
+	if ip, err := netip.ParseAddr(host); err == nil && (ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast()) {
+		return true
+	}
+	return matchAny(c.InternalNames(), host)
+}
+
+// Issuers returns the names of the CAs for a canonical host, in the order in which they are tried: the first [[ca]] whose names match; else the
+// internal CA for its names; else the [[ca]] without names, in the order of the file (DESIGN 3.12). restrict, if not empty, leaves out
+// all others.
+func (c *Config) Issuers(host string, restrict []string) []string {
+	allowed := func(name string) bool { return len(restrict) == 0 || slices.Contains(restrict, name) }
+	var general []string
+	for _, ca := range c.CAs {
+		switch {
+		case !allowed(ca.Name):
+		case len(ca.Names) == 0:
+			general = append(general, ca.Name)
+		case matchAny(ca.Names, host):
+			return []string{ca.Name}
+		}
+	}
+	if allowed(InternalCAName) && c.IsInternal(host) {
+		return []string{InternalCAName}
+	}
+	return general
+}
+
+func matchAny(patterns []string, host string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return hostname.Match(p, host) })
+}
+
+// Warnings are things that are legal but odd. They are found when the configuration is read.
+func (c *Config) Warnings() []Fault { return slices.Clone(c.warnings) }

@@ -1,0 +1,167 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"gatelodge/proxy/hostname"
+)
+
+func (v *validator) upstreams() {
+	used := map[string]bool{}
+	for i := range v.c.Sites {
+		used[v.c.Sites[i].To.Upstream] = true
+	}
+	for _, name := range sortedKeys(v.c.Upstreams) {
+		u := v.c.Upstreams[name]
+		if len(u.To) == 0 {
+			v.fault(u.src.key("to"), `write to = ["http://127.0.0.1:3000"]`, "[upstream.%s] has no target", clip(name))
+		}
+		https := false
+		for i, t := range u.To {
+			https = https || t.Scheme == "https"
+			if t.Upstream != "" || t.Scheme == "" {
+				v.fault(u.src.key("to").elem(i), `write "http://127.0.0.1:3000"`, "a target is a URL")
+			}
+		}
+		v.positive(u.src.key("timeouts").key("connect"), u.Timeouts.Connect)
+		v.positive(u.src.key("timeouts").key("response_header"), u.Timeouts.ResponseHeader)
+		v.positive(u.src.key("timeouts").key("idle"), u.Timeouts.Idle)
+		if !u.TLS.Verify {
+			v.warn(u.src.key("tls").key("verify"), "set roots instead", "certificates of [upstream.%s] are not checked: anybody on the way can answer in its place", name)
+		}
+		if !https && len(u.To) > 0 && (u.TLS.ServerName != "" || len(u.TLS.Roots) > 0) {
+			v.warn(u.src.key("tls"), "use https:// in to", "[upstream.%s.tls] has no effect on http:// targets", name)
+		}
+		if !used[name] {
+			v.warn(u.src, fmt.Sprintf(`use it by to = "@%s"`, name), "no [[site]] uses [upstream.%s]", clip(name))
+		}
+	}
+}
+
+func (v *validator) sites() {
+	if len(v.c.Sites) == 0 {
+		v.warn(v.c.src, `add [[site]] with hosts = ["example.com"] and to = "http://127.0.0.1:3000"`, "there is no [[site]]: nothing is served")
+	}
+	first := map[string]*source{}
+	for i := range v.c.Sites {
+		s := &v.c.Sites[i]
+		v.hosts(s, first)
+		v.siteTarget(s)
+		v.siteCertificate(s)
+		if s.OnDemand && !v.c.OnDemand.Enabled {
+			v.fault(s.src.key("on_demand"), "write [on_demand] with enabled = true and ask or names_file", "on-demand certificates are off")
+		}
+		v.siteCAs(s)
+	}
+}
+
+// hosts finds duplicates over all sites and files; hosts are in canonical spelling already.
+func (v *validator) hosts(s *Site, first map[string]*source) {
+	if len(s.Hosts) == 0 {
+		v.fault(s.src.key("hosts"), `write hosts = ["example.com"]`, "the [[site]] has no hosts")
+	}
+	for i, h := range s.Hosts {
+		at := s.src.key("hosts").elem(i)
+		switch {
+		case h == "":
+			v.fault(at, "leave it out", "the host is empty")
+		case first[h] != nil:
+			v.fault(at, "a host belongs to one [[site]]", "the host %q is listed twice, first at %s", h, first[h].place())
+		default:
+			first[h] = at
+		}
+	}
+}
+
+func (v *validator) siteTarget(s *Site) {
+	at := s.src.key("to")
+	switch {
+	case s.To == Target{}:
+		v.fault(at, `write to = "http://127.0.0.1:3000"`, "the [[site]] has no `to`")
+	case s.To.Upstream != "":
+		if _, ok := v.c.Upstreams[s.To.Upstream]; !ok {
+			names := sortedKeys(v.c.Upstreams)
+			hint := didYouMean("@"+s.To.Upstream, prefixed("@", names)...)
+			if hint == "" {
+				hint = fmt.Sprintf("add [upstream.%s]", clip(s.To.Upstream))
+			}
+			v.fault(at, hint, "there is no [upstream.%s]", clip(s.To.Upstream))
+		}
+	}
+}
+
+func (v *validator) siteCertificate(s *Site) {
+	switch {
+	case s.Certificate != "" && s.Key == "":
+		v.fault(s.src.key("certificate"), `add key = "..."`, "a certificate needs its key")
+	case s.Key != "" && s.Certificate == "":
+		v.fault(s.src.key("key"), `add certificate = "..."`, "a key needs its certificate")
+	case s.Certificate != "" && s.OnDemand:
+		v.warn(s.src.key("on_demand"), "leave one of them out", "a site with a certificate of its own orders none")
+	case s.Certificate != "" && len(s.CA) > 0:
+		v.warn(s.src.key("ca"), "leave one of them out", "a site with a certificate of its own orders none")
+	}
+}
+
+// siteCAs checks that somebody may issue for each host, in a way that this build can.
+func (v *validator) siteCAs(s *Site) {
+	names := []string{InternalCAName}
+	for _, ca := range v.c.CAs {
+		names = append(names, ca.Name)
+	}
+	for i, ca := range s.CA {
+		if !slices.Contains(names, ca) {
+			v.fault(s.src.key("ca").elem(i), oneOf(ca, names), "there is no [[ca]] named %q", ca)
+			return
+		}
+	}
+	if s.Certificate != "" || s.Key != "" {
+		return
+	}
+	for i, h := range s.Hosts {
+		if h != "" {
+			v.issuable(s, s.src.key("hosts").elem(i), h)
+		}
+	}
+}
+
+func (v *validator) issuable(s *Site, at *source, host string) {
+	issuers := v.c.Issuers(host, s.CA)
+	internal := len(issuers) == 1 && issuers[0] == InternalCAName
+	switch {
+	case len(issuers) == 0 && !(s.OnDemand && strings.Contains(host, "*")): // names below the pattern may have a CA
+		v.fault(at, "add a [[ca]] for it, or certificate and key", "no CA may issue for %q", host)
+	case s.OnDemand || internal:
+	case host == "*":
+		v.fault(at, "write on_demand = true with [on_demand], or give certificate and key", `which names "*" has is not known, so no certificate can be ordered for it`)
+	case strings.HasPrefix(host, "*."):
+		v.fault(at, "list the names, or write on_demand = true with [on_demand], or give certificate and key",
+			"a wildcard certificate needs validation by DNS, which is not there yet in this build")
+	case hostname.IsIP(host) && v.isLetsEncrypt(issuers):
+		v.warn(at, "give certificate and key", "Let's Encrypt has certificates for addresses only in a profile that cannot be chosen yet")
+	case !strings.Contains(host, ".") && v.isLetsEncrypt(issuers):
+		v.warn(at, "add it to internal_ca.names", "a public CA issues nothing for the single label %q", host)
+	}
+}
+
+func (v *validator) isLetsEncrypt(issuers []string) bool {
+	return slices.ContainsFunc(v.c.CAs, func(ca CA) bool {
+		return len(issuers) > 0 && ca.Name == issuers[0] && ca.Directory == letsEncrypt
+	})
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := keysOf(m)
+	slices.Sort(keys)
+	return keys
+}
+
+func prefixed(prefix string, list []string) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = prefix + s
+	}
+	return out
+}
