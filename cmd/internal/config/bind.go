@@ -266,7 +266,7 @@ func (b *binder) list(at spot, raw []any, v reflect.Value, f field) {
 	row, limited := pendingAt(at.pattern + "[]")
 	for i, r := range raw {
 		here, elem := at.elem(i), list.Index(i)
-		b.prepare(here, elem)
+		prepare(elem)
 		before := len(b.faults)
 		b.value(here, r, elem, f)
 		if limited && len(b.faults) == before && !row.permits(elem) {
@@ -284,25 +284,16 @@ func (b *binder) entries(at spot, m map[string]any, v reflect.Value) {
 	for _, name := range b.file.places.inOrder(at.path, keysOf(m)) {
 		here := at.entry(name)
 		elem := reflect.New(v.Type().Elem()).Elem()
-		b.prepare(here, elem)
+		prepare(elem)
 		b.value(here, m[name], elem, field{})
 		v.SetMapIndex(reflect.ValueOf(name), elem)
 	}
 }
 
-// prepare gives an element of a list or table its defaults and its source.
-func (b *binder) prepare(at spot, v reflect.Value) {
-	src := &source{b.file, at.path}
-	switch x := v.Addr().Interface().(type) {
-	case *CA:
+// prepare gives an element of a list or table its defaults.
+func prepare(v reflect.Value) {
+	if x, ok := v.Addr().Interface().(interface{ setDefaults() }); ok {
 		x.setDefaults()
-		x.src = src
-	case *Site:
-		x.setDefaults()
-		x.src = src
-	case *Upstream:
-		x.setDefaults()
-		x.src = src
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Config is a whole configuration. It is not modified once [Load], [Parse] or [FromFlags] returned it.
+// Config is a whole configuration. It is not modified once [Load], [Parse] or [ForHost] returned it.
 type Config struct {
 	// Version of the key names. Only 1 exists.
 	Version int `toml:"version"`
@@ -45,8 +45,22 @@ type Config struct {
 	Alert   Alert   `toml:"alert"`
 	Process Process `toml:"process"`
 
-	src      *source
 	warnings []Fault
+
+	// Where things stand is kept beside them, not in them, so that two CAs or sites can be compared whatever file they are from.
+	src     *source // of the whole main file
+	siteSrc []*source
+	upSrc   map[string]*source
+}
+
+func (c *Config) caSrc(i int) *source             { return c.src.key("ca").elem(i) }
+func (c *Config) upstreamSrc(name string) *source { return c.upSrc[name] }
+
+func (c *Config) siteSource(i int) *source {
+	if i < len(c.siteSrc) {
+		return c.siteSrc[i]
+	}
+	return nil
 }
 
 // Listen is where clients reach us.
@@ -120,8 +134,6 @@ type CA struct {
 
 	// Names are patterns. A CA with names goes before the others for them and serves no other.
 	Names []string `toml:"names" as:"host"`
-
-	src *source
 }
 
 // EAB is an external account binding (RFC 8555 §7.3.4).
@@ -257,8 +269,6 @@ type Upstream struct {
 	MaxConns  int              `toml:"max_conns"`
 	SlowStart time.Duration    `toml:"slow_start"`
 	TLS       UpstreamTLS      `toml:"tls"`
-
-	src *source
 }
 
 // UpstreamTimeouts bound the parts of a request to an upstream.
@@ -328,8 +338,6 @@ type Site struct {
 	Headers     Headers `toml:"headers"`
 	Passthrough string  `toml:"passthrough"`
 	Routes      []Route `toml:"route"`
-
-	src *source
 }
 
 // Headers changes what the upstream or the client gets.

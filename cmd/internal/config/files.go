@@ -31,18 +31,18 @@ func (c *Config) checkFiles() error {
 	}
 	for i := range c.CAs {
 		for j, path := range c.CAs[i].Roots {
-			check(c.CAs[i].src.key("roots").elem(j), path)
+			check(c.caSrc(i).key("roots").elem(j), path)
 		}
 	}
 	for _, name := range sortedKeys(c.Upstreams) {
 		u := c.Upstreams[name]
 		for j, path := range u.TLS.Roots {
-			check(u.src.key("tls").key("roots").elem(j), path)
+			check(c.upstreamSrc(name).key("tls").key("roots").elem(j), path)
 		}
 	}
 	for i := range c.Sites {
-		check(c.Sites[i].src.key("certificate"), c.Sites[i].Certificate)
-		check(c.Sites[i].src.key("key"), c.Sites[i].Key)
+		check(c.siteSource(i).key("certificate"), c.Sites[i].Certificate)
+		check(c.siteSource(i).key("key"), c.Sites[i].Key)
 	}
 	check(c.src.key("on_demand").key("names_file"), c.OnDemand.NamesFile)
 	return faults.orNil()

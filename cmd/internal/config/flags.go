@@ -5,29 +5,15 @@ import (
 	"strings"
 )
 
-// Flags are what `gatelodge run --host HOST --to URL` says instead of a file.
-type Flags struct {
-	Hosts []string
-
-	// To is a URL; without scheme it is http, without host this host: "127.0.0.1:3000", ":3000" and "3000" will do.
-	To string
-}
-
-// FromFlags returns a configuration with one site and the defaults for the rest. Its error is of type [Faults], without places.
-func FromFlags(fl Flags) (*Config, error) {
+// ForHost returns the configuration of `gatelodge run --host HOST --to URL`: one site, and the defaults for the rest. A URL without scheme is http, one
+// without host is this host: "127.0.0.1:3000", ":3000" and "3000" will do. The error is of type [Faults], without places.
+func ForHost(host, to string) (*Config, error) {
 	c := Default()
-	var s Site
-	s.setDefaults()
 	v := &validator{c: c}
-	for _, h := range fl.Hosts {
-		host, err := canonicalHost(h)
-		if err != nil {
-			v.flagFault("--host", err)
-			continue
-		}
-		s.Hosts = append(s.Hosts, host)
+	canonical, err := canonicalHost(host)
+	if err != nil {
+		v.flagFault("--host", err)
 	}
-	to := fl.To
 	if to != "" && !strings.Contains(to, "://") {
 		to = "http://" + missingScheme(to)
 	}
@@ -36,21 +22,19 @@ func FromFlags(fl Flags) (*Config, error) {
 	case err != nil:
 		v.flagFault("--to", err)
 	case target.Scheme != "http" && target.Scheme != "https":
-		v.flagFault("--to", badValue("write --to 127.0.0.1:3000", "this is no http:// or https:// URL"))
-	}
-	if len(fl.Hosts) == 0 {
-		v.flagFault("--host", badValue("write --host example.com", "which host?"))
+		v.flagFault("--to", badValue("write --to 127.0.0.1:3000", "%q is no http:// or https:// URL", to))
 	}
 	if len(v.faults) > 0 {
 		return nil, v.faults
 	}
-	s.To = target
+	s := Site{Hosts: []string{canonical}, To: target}
+	s.setDefaults()
 	c.Sites = []Site{s}
 	v.all()
-	if len(v.faults) > 0 {
-		return nil, v.faults
-	}
 	c.warnings = v.warnings
+	if err := v.faults.orNil(); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 

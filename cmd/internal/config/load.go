@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -58,6 +59,7 @@ func (p *parser) parse(filename string, data []byte) (*Config, error) {
 	c.src = &source{file: f}
 	if tree != nil {
 		p.bind(f, tree, reflect.ValueOf(c).Elem())
+		c.place(f, c.Sites, c.Upstreams)
 		p.includes(c)
 	}
 	if len(p.faults) > 0 && tree == nil {
@@ -171,20 +173,35 @@ func (p *parser) include(c *Config, src *source, name string) {
 	}
 	var in included
 	p.bind(f, tree, reflect.ValueOf(&in).Elem())
+	for name := range in.Upstreams {
+		if first := c.upSrc[name]; first != nil {
+			p.faults = append(p.faults, upstreamIn(f, name).faultAtKey(
+				fmt.Sprintf("[upstream.%s] is already at %s", clip(name), first.place()), "give one of them another name"))
+			delete(in.Upstreams, name)
+		}
+	}
+	if c.Upstreams == nil {
+		c.Upstreams = map[string]Upstream{}
+	}
+	maps.Copy(c.Upstreams, in.Upstreams)
 	c.Sites = append(c.Sites, in.Sites...)
-	for _, upstream := range f.places.inOrder("upstream", keysOf(in.Upstreams)) {
-		u := in.Upstreams[upstream]
-		if first, ok := c.Upstreams[upstream]; ok {
-			p.faults = append(p.faults, u.src.faultAtKey(
-				fmt.Sprintf("[upstream.%s] is already at %s", upstream, first.src.place()), "give one of them another name"))
-			continue
-		}
-		if c.Upstreams == nil {
-			c.Upstreams = map[string]Upstream{}
-		}
-		c.Upstreams[upstream] = u
+	c.place(f, in.Sites, in.Upstreams)
+}
+
+// place notes where sites and upstreams stand.
+func (c *Config) place(f *file, sites []Site, upstreams map[string]Upstream) {
+	for i := range sites {
+		c.siteSrc = append(c.siteSrc, (&source{file: f}).key("site").elem(i))
+	}
+	if c.upSrc == nil {
+		c.upSrc = map[string]*source{}
+	}
+	for name := range upstreams {
+		c.upSrc[name] = upstreamIn(f, name)
 	}
 }
+
+func upstreamIn(f *file, name string) *source { return (&source{file: f}).key("upstream").key(name) }
 
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)

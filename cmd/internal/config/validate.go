@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -121,22 +122,22 @@ func (v *validator) claimed(name string) bool {
 }
 
 func (v *validator) cas() {
-	seen := map[string]*CA{}
+	seen := map[string]*source{}
 	for i := range v.c.CAs {
-		ca := &v.c.CAs[i]
-		v.caName(ca, seen)
-		v.directory(ca)
+		ca, src := &v.c.CAs[i], v.c.caSrc(i)
+		v.caName(ca.Name, src.key("name"), seen)
+		v.directory(ca.Directory, src.key("directory"))
 		for j, contact := range ca.Contact {
 			if u, err := url.Parse(contact); err != nil || u.Scheme == "" {
 				hint := ""
 				if strings.Contains(contact, "@") {
 					hint = fmt.Sprintf("write %q", "mailto:"+contact)
 				}
-				v.fault(ca.src.key("contact").elem(j), hint, "%q is no contact URL", contact)
+				v.fault(src.key("contact").elem(j), hint, "%q is no contact URL", contact)
 			}
 		}
 		if !ca.AgreeTerms {
-			v.warn(ca.src.key("agree_terms"), "write true once you have read them", "without agreeing to its terms of service %q makes no account", ca.Name)
+			v.warn(src.key("agree_terms"), "write true once you have read them", "without agreeing to its terms of service %q makes no account", ca.Name)
 		}
 	}
 	if d := v.c.InternalCA.Lifetime; d < 10*time.Second {
@@ -144,30 +145,31 @@ func (v *validator) cas() {
 	}
 }
 
-func (v *validator) caName(ca *CA, seen map[string]*CA) {
+// caNames is what can be a part of an object's name in every store.
+var caNames = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+func (v *validator) caName(name string, at *source, seen map[string]*source) {
 	const hint = "give each [[ca]] a name of its own: it names the stored certificates"
-	at := ca.src.key("name")
 	switch {
-	case ca.Name == "":
+	case name == "":
 		v.fault(at, hint, "this [[ca]] has no name")
-	case ca.Name == InternalCAName:
-		v.fault(at, hint, "%q is the name of the internal CA", ca.Name)
-	case !bareKey(strings.ReplaceAll(ca.Name, ".", "")) || ca.Name[0] == '.' || len(ca.Name) > 64:
-		v.fault(at, "use up to 64 letters, digits, - and _", "%q cannot name stored certificates", ca.Name)
-	case seen[ca.Name] != nil:
-		v.fault(at, hint, "a [[ca]] named %q is already at %s", ca.Name, seen[ca.Name].src.key("name").place())
+	case name == InternalCAName:
+		v.fault(at, hint, "%q is the name of the internal CA", name)
+	case !caNames.MatchString(name):
+		v.fault(at, "use up to 63 letters, digits, -, _ and .", "%q cannot name stored certificates", clip(name))
+	case seen[name] != nil:
+		v.fault(at, hint, "a [[ca]] named %q is already at %s", name, seen[name].place())
 	default:
-		seen[ca.Name] = ca
+		seen[name] = at
 	}
 }
 
-func (v *validator) directory(ca *CA) {
-	at := ca.src.key("directory")
-	if ca.Directory == "" {
+func (v *validator) directory(directory string, at *source) {
+	if directory == "" {
 		v.fault(at, `write directory = "https://..."`, "the CA has no directory")
 		return
 	}
-	u, err := url.Parse(ca.Directory)
+	u, err := url.Parse(directory)
 	switch {
 	case err != nil || u.Host == "" || u.User != nil:
 		v.fault(at, `write "https://HOST/PATH"`, "the directory is no URL")
@@ -185,6 +187,11 @@ func (v *validator) issue() {
 	src, is := v.c.src.key("issue"), &v.c.Issue
 	if len(is.Challenges) == 0 {
 		v.fault(src.key("challenges"), `leave it out or write ["tls-alpn-01", "http-01"]`, "no challenge can be answered")
+	}
+	for i, ch := range is.Challenges {
+		if slices.Contains(is.Challenges[:i], ch) {
+			v.fault(src.key("challenges").elem(i), "", "%q is listed twice", ch)
+		}
 	}
 	if len(is.Keys) == 0 {
 		v.fault(src.key("keys"), "leave it out", "no kind of key is left")

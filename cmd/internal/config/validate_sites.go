@@ -14,28 +14,28 @@ func (v *validator) upstreams() {
 		used[v.c.Sites[i].To.Upstream] = true
 	}
 	for _, name := range sortedKeys(v.c.Upstreams) {
-		u := v.c.Upstreams[name]
+		u, src := v.c.Upstreams[name], v.c.upstreamSrc(name)
 		if len(u.To) == 0 {
-			v.fault(u.src.key("to"), `write to = ["http://127.0.0.1:3000"]`, "[upstream.%s] has no target", clip(name))
+			v.fault(src.key("to"), `write to = ["http://127.0.0.1:3000"]`, "[upstream.%s] has no target", clip(name))
 		}
 		https := false
 		for i, t := range u.To {
 			https = https || t.Scheme == "https"
 			if t.Upstream != "" || t.Scheme == "" {
-				v.fault(u.src.key("to").elem(i), `write "http://127.0.0.1:3000"`, "a target is a URL")
+				v.fault(src.key("to").elem(i), `write "http://127.0.0.1:3000"`, "a target is a URL")
 			}
 		}
-		v.positive(u.src.key("timeouts").key("connect"), u.Timeouts.Connect)
-		v.positive(u.src.key("timeouts").key("response_header"), u.Timeouts.ResponseHeader)
-		v.positive(u.src.key("timeouts").key("idle"), u.Timeouts.Idle)
+		v.positive(src.key("timeouts").key("connect"), u.Timeouts.Connect)
+		v.positive(src.key("timeouts").key("response_header"), u.Timeouts.ResponseHeader)
+		v.positive(src.key("timeouts").key("idle"), u.Timeouts.Idle)
 		if !u.TLS.Verify {
-			v.warn(u.src.key("tls").key("verify"), "set roots instead", "certificates of [upstream.%s] are not checked: anybody on the way can answer in its place", name)
+			v.warn(src.key("tls").key("verify"), "set roots instead", "certificates of [upstream.%s] are not checked: anybody on the way can answer in its place", name)
 		}
 		if !https && len(u.To) > 0 && (u.TLS.ServerName != "" || len(u.TLS.Roots) > 0) {
-			v.warn(u.src.key("tls"), "use https:// in to", "[upstream.%s.tls] has no effect on http:// targets", name)
+			v.warn(src.key("tls"), "use https:// in to", "[upstream.%s.tls] has no effect on http:// targets", name)
 		}
 		if !used[name] {
-			v.warn(u.src, fmt.Sprintf(`use it by to = "@%s"`, name), "no [[site]] uses [upstream.%s]", clip(name))
+			v.warn(src, fmt.Sprintf(`use it by to = "@%s"`, name), "no [[site]] uses [upstream.%s]", clip(name))
 		}
 	}
 }
@@ -46,24 +46,24 @@ func (v *validator) sites() {
 	}
 	first := map[string]*source{}
 	for i := range v.c.Sites {
-		s := &v.c.Sites[i]
-		v.hosts(s, first)
-		v.siteTarget(s)
-		v.siteCertificate(s)
+		s, src := &v.c.Sites[i], v.c.siteSource(i)
+		v.hosts(s, src, first)
+		v.siteTarget(s, src.key("to"))
+		v.siteCertificate(s, src)
 		if s.OnDemand && !v.c.OnDemand.Enabled {
-			v.fault(s.src.key("on_demand"), "write [on_demand] with enabled = true and ask or names_file", "on-demand certificates are off")
+			v.fault(src.key("on_demand"), "write [on_demand] with enabled = true and ask or names_file", "on-demand certificates are off")
 		}
-		v.siteCAs(s)
+		v.siteCAs(s, src)
 	}
 }
 
 // hosts finds duplicates over all sites and files; hosts are in canonical spelling already.
-func (v *validator) hosts(s *Site, first map[string]*source) {
+func (v *validator) hosts(s *Site, src *source, first map[string]*source) {
 	if len(s.Hosts) == 0 {
-		v.fault(s.src.key("hosts"), `write hosts = ["example.com"]`, "the [[site]] has no hosts")
+		v.fault(src.key("hosts"), `write hosts = ["example.com"]`, "the [[site]] has no hosts")
 	}
 	for i, h := range s.Hosts {
-		at := s.src.key("hosts").elem(i)
+		at := src.key("hosts").elem(i)
 		switch {
 		case h == "":
 			v.fault(at, "leave it out", "the host is empty")
@@ -75,8 +75,7 @@ func (v *validator) hosts(s *Site, first map[string]*source) {
 	}
 }
 
-func (v *validator) siteTarget(s *Site) {
-	at := s.src.key("to")
+func (v *validator) siteTarget(s *Site, at *source) {
 	switch {
 	case s.To == Target{}:
 		v.fault(at, `write to = "http://127.0.0.1:3000"`, "the [[site]] has no `to`")
@@ -92,28 +91,28 @@ func (v *validator) siteTarget(s *Site) {
 	}
 }
 
-func (v *validator) siteCertificate(s *Site) {
+func (v *validator) siteCertificate(s *Site, src *source) {
 	switch {
 	case s.Certificate != "" && s.Key == "":
-		v.fault(s.src.key("certificate"), `add key = "..."`, "a certificate needs its key")
+		v.fault(src.key("certificate"), `add key = "..."`, "a certificate needs its key")
 	case s.Key != "" && s.Certificate == "":
-		v.fault(s.src.key("key"), `add certificate = "..."`, "a key needs its certificate")
+		v.fault(src.key("key"), `add certificate = "..."`, "a key needs its certificate")
 	case s.Certificate != "" && s.OnDemand:
-		v.warn(s.src.key("on_demand"), "leave one of them out", "a site with a certificate of its own orders none")
+		v.warn(src.key("on_demand"), "leave one of them out", "a site with a certificate of its own orders none")
 	case s.Certificate != "" && len(s.CA) > 0:
-		v.warn(s.src.key("ca"), "leave one of them out", "a site with a certificate of its own orders none")
+		v.warn(src.key("ca"), "leave one of them out", "a site with a certificate of its own orders none")
 	}
 }
 
 // siteCAs checks that somebody may issue for each host, in a way that this build can.
-func (v *validator) siteCAs(s *Site) {
+func (v *validator) siteCAs(s *Site, src *source) {
 	names := []string{InternalCAName}
 	for _, ca := range v.c.CAs {
 		names = append(names, ca.Name)
 	}
 	for i, ca := range s.CA {
 		if !slices.Contains(names, ca) {
-			v.fault(s.src.key("ca").elem(i), oneOf(ca, names), "there is no [[ca]] named %q", ca)
+			v.fault(src.key("ca").elem(i), oneOf(ca, names), "there is no [[ca]] named %q", ca)
 			return
 		}
 	}
@@ -122,7 +121,7 @@ func (v *validator) siteCAs(s *Site) {
 	}
 	for i, h := range s.Hosts {
 		if h != "" {
-			v.issuable(s, s.src.key("hosts").elem(i), h)
+			v.issuable(s, src.key("hosts").elem(i), h)
 		}
 	}
 }
