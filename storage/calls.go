@@ -1,0 +1,33 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+)
+
+// checkCall is what every method checks first.
+func checkCall(ctx context.Context, name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return ended(ctx)
+	}
+	return nil
+}
+
+func checkWrite(ctx context.Context, name string, data []byte) error {
+	if len(data) > MaxObject {
+		return fmt.Errorf("%d bytes are more than an object can have (%d)", len(data), MaxObject)
+	}
+	return checkCall(ctx, name)
+}
+
+// ended says that ctx has ended and, if somebody gave a reason, why.
+func ended(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if cause == err {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, cause)
+}

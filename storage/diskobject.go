@@ -1,0 +1,91 @@
+package storage
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// An object's file is one line of header and then its bytes:
+//
+//	gatelodge object 1 <nonce> <SHA-256 of the bytes> <name>
+//
+// The nonce is 96 random bits in hex, new with each write: it is the Version, so two writes of the same bytes differ. The name is there so that a
+// file put in the wrong place is not taken for another's, and for names too long to be a file's.
+
+const (
+	objectMagic = "gatelodge object "
+	objectIntro = objectMagic + "1 " // with the version of the format
+
+	nonceLength = 24 // hex digits
+	sumLength   = 64
+
+	// maxHeader is the longest header there can be.
+	maxHeader = len(objectIntro) + nonceLength + 1 + sumLength + 1 + len(quarantinePrefix) + MaxName + 1
+)
+
+// damagedVersion begins the Version of a file whose header is not readable; the SHA-256 of the whole file follows.
+const damagedVersion = "damaged-"
+
+// errHeader says that a file does not begin like an object.
+var errHeader = errors.New("its header is not that of an object")
+
+type objectHeader struct {
+	version Version
+	sum     string // of the bytes, hex
+	name    string
+}
+
+// newHeader is for a write about to happen.
+func newHeader(name string, data []byte) objectHeader {
+	var nonce [nonceLength / 2]byte
+	rand.Read(nonce[:])
+	return objectHeader{version: Version(hex.EncodeToString(nonce[:])), sum: sumOf(data), name: name}
+}
+
+func (h objectHeader) String() string {
+	return fmt.Sprintf("%s%s %s %s\n", objectIntro, h.version, h.sum, h.name)
+}
+
+// parseObject takes a file apart. The header is good, and its version the file's, whenever it is not zero, even if the
+// error says that the bytes are damaged.
+func parseObject(file []byte) (objectHeader, []byte, error) {
+	line, data, ok := bytes.Cut(file[:min(len(file), maxHeader)], []byte("\n"))
+	if !ok {
+		return objectHeader{}, nil, errHeader
+	}
+	data = file[len(line)+1:]
+	h, err := parseHeader(string(line))
+	if err != nil {
+		return objectHeader{}, nil, err
+	}
+	if sumOf(data) != h.sum {
+		return h, nil, errors.New("its bytes are not those that were written (checksum)")
+	}
+	return h, data, nil
+}
+
+func parseHeader(line string) (objectHeader, error) {
+	if strings.HasPrefix(line, objectMagic) && !strings.HasPrefix(line, objectIntro) {
+		return objectHeader{}, fmt.Errorf("%w of a format this program knows", errHeader)
+	}
+	rest, ok := strings.CutPrefix(line, objectIntro)
+	fields := strings.Split(rest, " ")
+	if !ok || len(fields) != 3 || !isHex(fields[0], nonceLength) || !isHex(fields[1], sumLength) || CheckName(fields[2]) != nil {
+		return objectHeader{}, errHeader
+	}
+	return objectHeader{version: Version(fields[0]), sum: fields[1], name: fields[2]}, nil
+}
+
+func isHex(s string, length int) bool {
+	return len(s) == length && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+func sumOf(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,114 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"go.uber.org/zap"
+)
+
+// Get implements Store. It takes no lock: a rename shows the old object or the new one.
+func (d *Disk) Get(ctx context.Context, name string) ([]byte, Version, error) {
+	o, err := d.read(ctx, name)
+	if err != nil {
+		return nil, "", fmt.Errorf("read %s: %w", name, err)
+	}
+	if o.damage != nil {
+		return nil, "", NewCorruptError(name, o.file, o.damage)
+	}
+	return o.data, o.version, nil
+}
+
+// Salvage implements Salvager: of a damaged object it returns the whole file, header included, up to the size of an object.
+func (d *Disk) Salvage(ctx context.Context, name string) ([]byte, Version, error) {
+	o, err := d.read(ctx, name)
+	if err != nil {
+		return nil, "", fmt.Errorf("salvage %s: %w", name, err)
+	}
+	if o.damage != nil {
+		return o.file, o.version, nil
+	}
+	return o.data, o.version, nil
+}
+
+// foundObject is a file as it was read.
+type foundObject struct {
+	file    []byte
+	data    []byte // the part of it that is the object's; nil if there is damage
+	version Version
+	damage  error
+}
+
+func (d *Disk) read(ctx context.Context, name string) (*foundObject, error) {
+	if err := checkCall(ctx, name); err != nil {
+		return nil, err
+	}
+	if d.life.Err() != nil {
+		return nil, errDiskClosed
+	}
+	return d.readFile(name)
+}
+
+func (d *Disk) readFile(name string) (*foundObject, error) {
+	file, err := d.slurp(name)
+	if err != nil {
+		return nil, err
+	}
+	o := &foundObject{file: file}
+	var h objectHeader
+	h, o.data, o.damage = parseObject(file)
+	switch {
+	case len(file) == 0:
+		o.damage = errors.New("its file is empty")
+	case len(file) > MaxObject+maxHeader:
+		o.file, o.damage = file[:MaxObject], fmt.Errorf("its file is larger than an object can be (%d bytes)", MaxObject)
+	case o.damage == nil && h.name != name:
+		o.damage = fmt.Errorf("its file is that of the object %s, put into the wrong place", h.name)
+	}
+	if o.version = h.version; o.version == "" {
+		o.version = Version(damagedVersion + sumOf(o.file))
+	}
+	if o.damage != nil {
+		o.file, o.data = o.file[:min(len(o.file), MaxObject)], nil
+	}
+	return o, nil
+}
+
+// slurp reads an object's file, at most a byte more than it may have.
+func (d *Disk) slurp(name string) ([]byte, error) {
+	f, err := os.Open(d.objectPath(name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return nil, &CorruptError{Name: name, Err: errors.New("there is a folder in place of its file: move it away")}
+	}
+	if perm := info.Mode().Perm(); perm&0o077 != 0 {
+		d.tighten(f, name, perm)
+	}
+	limit := int64(MaxObject + maxHeader + 1)
+	data := make([]byte, min(info.Size(), limit))
+	n, err := io.ReadFull(f, data)
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		err = nil // cut while we read: the checksum will tell
+	}
+	return data[:n], err
+}
+
+// tighten closes a file that others could read if they could enter the root; a person put it there or changed it.
+func (d *Disk) tighten(f *os.File, name string, was fs.FileMode) {
+	if err := f.Chmod(0o600); err != nil {
+		d.log.Error("object is open to others and could not be closed", zap.String("object", name), zap.Stringer("mode", was), zap.Error(err))
+		return
+	}
+	d.log.Warn("object was open to others, closed it", zap.String("object", name), zap.Stringer("was", was))
+}
