@@ -3,7 +3,6 @@ package config
 import (
 	"net/netip"
 	"slices"
-	"strings"
 
 	"gatelodge/proxy/hostname"
 )
@@ -57,8 +56,8 @@ func (c *Config) Resolve() []ResolvedSite {
 	return sites
 }
 
-// Listed are the names that get a certificate without waiting for a visitor: hosts of sites that are neither on demand nor have a certificate of their own.
-// Wildcards are not among them: names below one get theirs from the internal CA at their first handshake.
+// Listed are the names and wildcards that get a certificate without waiting for a visitor: hosts of sites that are neither on demand nor have a
+// certificate of their own. "*" alone is not among them.
 func (c *Config) Listed() []string {
 	var names []string
 	for _, s := range c.Resolve() {
@@ -66,7 +65,7 @@ func (c *Config) Listed() []string {
 			continue
 		}
 		for _, h := range s.Hosts {
-			if !strings.Contains(h, "*") {
+			if h != "*" {
 				names = append(names, h)
 			}
 		}

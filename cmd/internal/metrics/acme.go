@@ -1,0 +1,65 @@
+package metrics
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// ACME counts requests to CAs. It satisfies acmeclient.Metrics.
+type ACME struct {
+	requests    *prometheus.CounterVec
+	requestTime *prometheus.HistogramVec
+	badNonces   *prometheus.CounterVec
+}
+
+func newACME(r prometheus.Registerer) *ACME {
+	a := &ACME{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatelodge_acme_requests_total", Help: "Requests to CAs, by CA, endpoint and status; code \"none\": no answer.",
+		}, []string{"ca", "endpoint", "code"}),
+		requestTime: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "gatelodge_acme_request_seconds", Help: "Time of requests to CAs, by CA.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		}, []string{"ca"}),
+		badNonces: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatelodge_acme_bad_nonces_total", Help: "Requests sent again because the CA refused its own nonce, by CA.",
+		}, []string{"ca"}),
+	}
+	r.MustRegister(a.requests, a.requestTime, a.badNonces)
+	return a
+}
+
+// endpoints are the keys of a directory (RFC 8555 §7.1.1, RFC 9773 §4, and those of v1) and the resources behind them.
+func endpoints() []string {
+	return []string{
+		"directory", "newNonce", "newAccount", "newOrder", "newAuthz", "revokeCert", "keyChange", "renewalInfo",
+		"account", "order", "authorization", "challenge", "finalize", "certificate",
+		"new-reg", "new-authz", "new-cert", "revoke-cert",
+	}
+}
+
+// Request counts one request. Status 0 means that there was no answer.
+func (a *ACME) Request(ca, endpoint string, status int, took time.Duration) {
+	if !slices.Contains(endpoints(), endpoint) {
+		endpoint = other
+	}
+	a.requests.WithLabelValues(ca, endpoint, code(status)).Inc()
+	a.requestTime.WithLabelValues(ca).Observe(took.Seconds())
+}
+
+// BadNonce counts a request that was sent again.
+func (a *ACME) BadNonce(ca string) { a.badNonces.WithLabelValues(ca).Inc() }
+
+// code bounds what a CA may make a label of.
+func code(status int) string {
+	switch {
+	case status == 0:
+		return "none"
+	case status < 100 || status > 599:
+		return other
+	}
+	return strconv.Itoa(status)
+}

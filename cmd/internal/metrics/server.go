@@ -1,0 +1,107 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// ServerConfig is what a Server is built with.
+type ServerConfig struct {
+	// Listener must be on loopback: nothing here asks who is there. The Server closes it. Required.
+	Listener net.Listener
+
+	// Metrics are served at /metrics. Required.
+	Metrics *Metrics
+
+	// Ready says why the process should get no traffic; nil, or a nil func, means that it should.
+	Ready func() error
+
+	// Logger is required.
+	Logger *zap.Logger
+}
+
+// Server answers /metrics, /healthz (the process lives) and /readyz (it should get traffic).
+type Server struct {
+	cfg  ServerConfig
+	http *http.Server
+	done sync.WaitGroup
+}
+
+// NewServer returns a Server that does nothing until Start.
+func NewServer(cfg ServerConfig) (*Server, error) {
+	switch {
+	case cfg.Listener == nil || cfg.Metrics == nil || cfg.Logger == nil:
+		return nil, errors.New("metrics: listener, metrics and logger are required")
+	case !loopback(cfg.Listener.Addr()):
+		return nil, fmt.Errorf("metrics: %s is not a loopback address", cfg.Listener.Addr())
+	}
+	s := &Server{cfg: cfg}
+	s.http = &http.Server{
+		Handler:           s.routes(),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          zap.NewStdLog(cfg.Logger),
+	}
+	return s, nil
+}
+
+func loopback(a net.Addr) bool {
+	tcp, ok := a.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", s.cfg.Metrics.Handler())
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if s.cfg.Ready != nil {
+			if err := s.cfg.Ready(); err != nil {
+				answer(w, http.StatusServiceUnavailable, err.Error())
+				return
+			}
+		}
+		answer(w, http.StatusOK, "ready")
+	})
+	return mux
+}
+
+func answer(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	fmt.Fprintln(w, text)
+}
+
+// Addr is where the Server listens.
+func (s *Server) Addr() net.Addr { return s.cfg.Listener.Addr() }
+
+// Start serves until Close.
+func (s *Server) Start() {
+	s.done.Go(func() {
+		if err := s.http.Serve(s.cfg.Listener); !errors.Is(err, http.ErrServerClosed) {
+			s.cfg.Logger.Error("metrics are no longer served", zap.Error(err))
+		}
+	})
+}
+
+// Close stops listening, waits for answers that have begun until ctx ends, and for the Server's goroutine. Without Start it closes the listener.
+func (s *Server) Close(ctx context.Context) error {
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(err, s.http.Close())
+	}
+	s.cfg.Listener.Close() // Serve may not have seen it yet
+	s.done.Wait()
+	return err
+}
