@@ -1,24 +1,135 @@
 package acmeclient
 
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
 // Client talks to one CA. It owns what concerns the CA: protocol, account, nonces, limits, orders in progress. What concerns a name (its key, its
-// failures, when to try again) is the caller's.
+// failures, when to try again) is the caller's. All methods are safe for concurrent use.
 type Client struct {
-	cfg Config
+	cfg      Config
+	log      *zap.Logger
+	wire     *wire
+	accounts accounts
+	limits   limitBook
+	orders   *orderBook
+	rotation rotation
+	pace     pace
+
+	// mu guards what follows.
+	mu       sync.Mutex
+	closed   bool
+	protocol Protocol  // as last spoken
+	lastErr  error     // of the last operation that failed
+	lastAt   time.Time // when
 }
 
-// Request asks for one certificate.
-type Request struct {
-	Names       []string // DNS names and IP addresses, as in the CSR
-	CSR         []byte   // DER
-	Predecessor [][]byte // DER chain of the certificate that this one replaces, if this CA issued it
-	Profile     string   // empty for the CA's default
+// New makes a Client. It asks nothing of the CA yet and starts no goroutine; a fault of the Config is an error, all faults in one.
+func New(cfg Config) (*Client, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("CA %q: %w", cfg.Name, err)
+	}
+	log := cfg.Logger.Named("acme").With(zap.String("ca", cfg.Name))
+	return &Client{
+		cfg:      cfg,
+		log:      log,
+		wire:     newWire(&cfg),
+		accounts: accounts{turn: make(chan struct{}, 1)},
+		limits:   limitBook{ca: cfg.Name, store: cfg.Store, log: log},
+		orders:   newOrderBook(cfg.Name, cfg.Store, log),
+		rotation: rotation{failed: map[string]string{}},
+		pace:     defaultPace(),
+	}, nil
 }
 
-// Certificate is what the CA issued, checked against the request's key and names.
-type Certificate struct {
-	Chain    [][]byte // DER, leaf first
-	URL      string   // where the CA keeps it
-	Order    string   // order URL; empty over v1
-	Account  string   // account URL
-	Protocol Protocol // ProtocolV2 or ProtocolV1
+// Close drops the connections to the CA. Whoever still waits in Obtain is served first by the end of its own context.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.wire.close()
+	return nil
+}
+
+// Account returns the account at the CA and makes it if there is none, so that a program can do so at its start and not in the first handshake.
+func (c *Client) Account(ctx context.Context) (*Account, error) {
+	if err := c.open(); err != nil {
+		return nil, err
+	}
+	d, err := c.dialect(ctx)
+	if err != nil {
+		return nil, c.failed(ctx, err, nil)
+	}
+	c.spoke(d.protocol())
+	acct := c.accounts.get()
+	return &Account{URL: acct.URL, Contact: acct.Contact, Created: acct.Created}, nil
+}
+
+// Status is what a person wants to know of a CA. It asks the CA nothing.
+type Status struct {
+	Name        string
+	Directory   string
+	Protocol    Protocol  // as last spoken; empty: nothing was asked of the CA yet
+	Account     string    // URL; empty: not needed yet
+	LastError   string    // of the last operation that failed; empty: none since the start
+	LastErrorAt time.Time // zero without LastError
+	Limits      []Limit   // that hold now
+}
+
+// Status returns the present state.
+func (c *Client) Status() Status {
+	s := Status{Name: c.cfg.Name, Directory: c.cfg.Directory, Limits: c.limits.list(time.Now())}
+	if acct := c.accounts.get(); acct != nil {
+		s.Account = acct.URL
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.Protocol = c.protocol
+	if c.lastErr != nil {
+		s.LastError, s.LastErrorAt = c.lastErr.Error(), c.lastAt
+	}
+	return s
+}
+
+func (c *Client) open() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
+	return nil
+}
+
+func (c *Client) spoke(p Protocol) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.protocol = p
+}
+
+// failed completes the error of an operation for the sorted names, remembers it and what it says about the CA, and returns it.
+func (c *Client) failed(ctx context.Context, err error, names []string) error {
+	var p *Problem
+	if errors.As(err, &p) {
+		if p.CA == "" {
+			p.CA = c.cfg.Name
+		}
+		if p.Identifier == "" && p.scope == ScopeName && len(names) == 1 {
+			p.Identifier = names[0]
+		}
+		c.limits.note(ctx, p, names)
+	}
+	if errors.Is(err, context.Canceled) {
+		return err // our side gave up
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastErr, c.lastAt = err, time.Now()
+	return err
 }

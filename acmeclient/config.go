@@ -2,6 +2,13 @@ package acmeclient
 
 import (
 	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,12 +23,18 @@ type Protocol string
 const (
 	ProtocolAuto Protocol = "auto" // v2 first, v1 only on evidence
 	ProtocolV2   Protocol = "2"    // RFC 8555 only
-	ProtocolV1   Protocol = "1"    // Let's Encrypt's pre-standard protocol only
+	ProtocolV1   Protocol = "1"    // Let's Encrypt's pre-standard protocol only; not spoken yet
+)
+
+// The challenge types that a Client can solve.
+const (
+	ChallengeTLSALPN01 = "tls-alpn-01" // RFC 8737
+	ChallengeHTTP01    = "http-01"     // RFC 8555 §8.3
 )
 
 // Config describes one CA.
 type Config struct {
-	// Name keys what is stored about the CA. It never changes, while addresses and protocol versions may. Required.
+	// Name keys what is stored about the CA. It never changes, while addresses and protocol versions may. Letters, digits, "-", "_" and ".". Required.
 	Name string
 
 	// Directory is the URL of the CA's directory (RFC 8555 §7.1.1): https, or http on loopback for tests. Required.
@@ -36,13 +49,13 @@ type Config struct {
 	// Contact are the account's contact URLs ("mailto:...").
 	Contact []string
 
-	// AgreeTerms: the operator agreed to the CA's terms of service. Without it no account is made.
+	// AgreeTerms: the operator agreed to the CA's terms of service. Without it no account is made at a CA that has terms.
 	AgreeTerms bool
 
 	// Challenges are the challenge types to use, in order of preference. Empty means tls-alpn-01, http-01.
 	Challenges []string
 
-	// Store keeps the account, orders in progress and challenges, below "acme/<Name>/". Required.
+	// Store keeps the account, orders in progress and limits below "acme/<Name>/", and challenges below "acme/challenges/". Required.
 	Store storage.Store
 
 	// Responder publishes challenges; one serves all CAs of the process. Required.
@@ -63,6 +76,103 @@ type Config struct {
 
 // Metrics receives counts; implementations return at once.
 type Metrics interface {
-	Request(ca, endpoint string, status int, took time.Duration) // status 0: no answer
+	// Request counts one request to the CA; endpoint is a key of the directory or "order", "authorization", "challenge", "finalize",
+	// "certificate". Status 0 means that there was no answer.
+	Request(ca, endpoint string, status int, took time.Duration)
+
+	// BadNonce counts the requests that were sent again because the CA refused its own nonce.
 	BadNonce(ca string)
 }
+
+// caName is what can be a part of an object's name in every store.
+var caName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// withDefaults returns a copy in which zero values have their meaning.
+func (c Config) withDefaults() Config {
+	if c.Protocol == "" {
+		c.Protocol = ProtocolAuto
+	}
+	if len(c.Challenges) == 0 {
+		c.Challenges = []string{ChallengeTLSALPN01, ChallengeHTTP01}
+	}
+	if c.UserAgent == "" {
+		c.UserAgent = "gatelodge"
+	}
+	if c.OrderTimeout == 0 {
+		c.OrderTimeout = 10 * time.Minute
+	}
+	if c.Metrics == nil {
+		c.Metrics = noMetrics{}
+	}
+	return c
+}
+
+// validate returns all faults in one go.
+func (c Config) validate() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if !caName.MatchString(c.Name) {
+		fault("name %q: 1 to 63 letters, digits, \"-\", \"_\" and \".\" are allowed", c.Name)
+	}
+	if _, err := parseURL(c.Directory, true); err != nil {
+		fault("directory %q: %w", c.Directory, err)
+	}
+	switch c.Protocol {
+	case ProtocolAuto, ProtocolV2:
+	case ProtocolV1:
+		fault("protocol %q: ACME v1 is not spoken yet; use \"auto\" or \"2\" with a v2 directory", c.Protocol)
+	default:
+		fault("protocol %q: \"auto\" or \"2\" is allowed", c.Protocol)
+	}
+	for i, t := range c.Challenges {
+		if t != ChallengeTLSALPN01 && t != ChallengeHTTP01 {
+			fault("challenge %q: %q and %q are supported", t, ChallengeTLSALPN01, ChallengeHTTP01)
+		} else if slices.Contains(c.Challenges[:i], t) {
+			fault("challenge %q is listed twice", t)
+		}
+	}
+	if c.OrderTimeout < 0 {
+		fault("order timeout %v is negative", c.OrderTimeout)
+	}
+	if c.Store == nil {
+		fault("a store is required")
+	}
+	if c.Responder == nil {
+		fault("a responder is required")
+	}
+	if c.Logger == nil {
+		fault("a logger is required")
+	}
+	return errors.Join(faults...)
+}
+
+// parseURL accepts absolute https URLs, and plain http on loopback where plain says so (tests, devca).
+func parseURL(s string, plain bool) (*url.URL, error) {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return nil, err
+	case u.Host == "" || u.Opaque != "" || u.User != nil:
+		return nil, &urlError{s, "it is not an absolute https URL"}
+	case u.Scheme == "https", u.Scheme == "http" && plain && isLoopback(u.Hostname()):
+		return u, nil
+	case u.Scheme == "http":
+		return nil, &urlError{s, "plain http is for loopback only"}
+	}
+	return nil, &urlError{s, "it is not an absolute https URL"}
+}
+
+// urlError is a URL that we do not follow.
+type urlError struct{ url, why string }
+
+func (e *urlError) Error() string { return fmt.Sprintf("refuse %q: %s", clean(e.url), e.why) }
+
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
+}
+
+type noMetrics struct{}
+
+func (noMetrics) Request(string, string, int, time.Duration) {}
+func (noMetrics) BadNonce(string)                            {}

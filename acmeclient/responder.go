@@ -1,4 +1,324 @@
 package acmeclient
 
-// Responder answers the CA's challenges (http-01, tls-alpn-01) for all Clients of a process, and for those of other nodes on the same storage.
-type Responder struct{}
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"gatelodge/storage"
+)
+
+// Bounds of challenges and of what strangers can cost us by asking for them.
+const (
+	challengeTTL    = time.Hour
+	positiveTTL     = 10 * time.Second // of an answer read from the store; several vantage points ask for the same one
+	negativeTTL     = 2 * time.Second
+	maxLookups      = 4096 // remembered at a time
+	lookupRate      = 50   // store reads per second
+	lookupTimeout   = 2 * time.Second
+	challengePrefix = "acme/challenges/"
+	httpPrefix      = "/.well-known/acme-challenge/" // RFC 8555 §8.3
+)
+
+// Responder answers the CA's challenges (http-01, tls-alpn-01) for all Clients of a process, and for those of other nodes on the same store: an answer
+// is in memory and in the store before the CA is told.
+//
+// Strangers can ask for challenges, too. What is not pending goes the way that it would go without the Responder, and costs at most
+// 50 reads of the store per second, whatever they ask.
+type Responder struct {
+	store   storage.Store
+	log     *zap.Logger
+	lookups *rate.Limiter
+
+	// mu guards what follows; never held during I/O.
+	mu      sync.Mutex
+	pending map[string]*published // by object name: our own
+	looked  map[string]lookup     // by object name: what the store said
+}
+
+// lookup is a remembered answer of the store; nil means that there was nothing.
+type lookup struct {
+	answer *published
+	until  time.Time
+}
+
+// NewResponder makes a Responder over the store that all nodes share.
+func NewResponder(store storage.Store, logger *zap.Logger) *Responder {
+	return &Responder{
+		store: store, log: logger.Named("challenges"), lookups: rate.NewLimiter(lookupRate, lookupRate),
+		pending: map[string]*published{}, looked: map[string]lookup{},
+	}
+}
+
+// published is the answer to one challenge.
+type published struct {
+	object  string
+	record  challengeRecord
+	cert    *tls.Certificate // tls-alpn-01
+	seen    chan struct{}    // closed when somebody has fetched it from this process
+	seeOnce sync.Once
+}
+
+// challengeRecord is the object acme/challenges/<hash>.
+type challengeRecord struct {
+	Type       string    `json:"type"`
+	Identifier string    `json:"identifier"`
+	Token      string    `json:"token"`
+	KeyAuth    string    `json:"key_auth,omitempty"`    // http-01
+	Cert       []byte    `json:"certificate,omitempty"` // tls-alpn-01, DER
+	Key        []byte    `json:"key,omitempty"`         // of Cert, PKCS #8; good for this challenge only
+	Expires    time.Time `json:"expires"`
+}
+
+// newPublished makes the answer to a challenge for the canonical identifier. cert is for tls-alpn-01 only.
+func newPublished(typ, identifier, token, keyAuth string, cert *tls.Certificate) *published {
+	p := &published{
+		record: challengeRecord{Type: typ, Identifier: identifier, Token: token, KeyAuth: keyAuth, Expires: time.Now().Add(challengeTTL).UTC()},
+		cert:   cert, seen: make(chan struct{}),
+	}
+	if typ == ChallengeTLSALPN01 {
+		p.record.KeyAuth = "" // the certificate says it
+		p.object = challengeObject(typ, sniOf(identifier), "")
+	} else {
+		p.object = challengeObject(typ, identifier, token)
+	}
+	return p
+}
+
+// challengeObject returns the object's name, a hash of what the CA will ask by: Host and token, or the server name alone.
+func challengeObject(typ, asked, token string) string {
+	sum := sha256.Sum256([]byte(typ + "\n" + asked + "\n" + token))
+	return challengePrefix + hex.EncodeToString(sum[:16])
+}
+
+// publish makes the answer known to all nodes. When it returns nil, the CA may be told.
+func (r *Responder) publish(ctx context.Context, p *published) error {
+	if p.cert != nil {
+		key, err := x509.MarshalPKCS8PrivateKey(p.cert.PrivateKey)
+		if err != nil {
+			return fmt.Errorf("encode the challenge key: %w", err)
+		}
+		p.record.Cert, p.record.Key = p.cert.Certificate[0], key
+	}
+	data, err := json.Marshal(p.record)
+	if err != nil {
+		return fmt.Errorf("encode the challenge: %w", err)
+	}
+	if _, err := r.store.Put(ctx, p.object, data); err != nil {
+		return fmt.Errorf("store the challenge for %s: %w", p.record.Identifier, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pending[p.object] = p
+	delete(r.looked, p.object)
+	return nil
+}
+
+// retract removes the answer, unless another has taken its place. The work's context may have ended. What stays behind after a fault is swept later.
+func (r *Responder) retract(ctx context.Context, p *published) {
+	if p == nil {
+		return
+	}
+	r.mu.Lock()
+	if r.pending[p.object] == p {
+		delete(r.pending, p.object)
+	}
+	r.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	stored, err := r.read(ctx, p.object)
+	if err == nil && stored.record.Token == p.record.Token {
+		err = r.store.Delete(ctx, p.object)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		r.log.Warn("remove the challenge", zap.String("name", p.record.Identifier), zap.Error(err))
+	}
+}
+
+// Sweep removes answers that are too old to be asked for: leftovers of crashes. Programs call it now and then.
+func (r *Responder) Sweep(ctx context.Context) error {
+	after := ""
+	for {
+		names, err := r.store.List(ctx, challengePrefix, after, 0)
+		if err != nil {
+			return fmt.Errorf("list challenges: %w", err)
+		}
+		for _, name := range names {
+			after = name
+			p, err := r.read(ctx, name)
+			if err != nil || p.record.Expires.After(time.Now()) {
+				continue
+			}
+			if err := r.store.Delete(ctx, name); err != nil {
+				return fmt.Errorf("remove an old challenge: %w", err)
+			}
+		}
+		if len(names) == 0 {
+			return nil
+		}
+	}
+}
+
+// HTTP returns a handler that answers http-01 (RFC 8555 §8.3) and gives everything else to next: other paths, other methods than GET and HEAD, and tokens that
+// are not pending for the request's Host.
+func (r *Responder) HTTP(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		token, ok := strings.CutPrefix(req.URL.Path, httpPrefix)
+		if !ok || req.Method != http.MethodGet && req.Method != http.MethodHead || !validToken(token) {
+			next.ServeHTTP(w, req)
+			return
+		}
+		p := r.find(req.Context(), challengeObject(ChallengeHTTP01, hostOf(req.Host), token))
+		if p == nil || p.record.Type != ChallengeHTTP01 || p.record.Token != token {
+			next.ServeHTTP(w, req)
+			return
+		}
+		p.fetched()
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("Content-Length", strconv.Itoa(len(p.record.KeyAuth)))
+		w.Header().Set("Cache-Control", "no-store")
+		if req.Method == http.MethodGet {
+			_, _ = io.WriteString(w, p.record.KeyAuth) // whoever went away does not matter
+		}
+	})
+}
+
+// Certificate answers tls-alpn-01 (RFC 8737): a handshake that offers acme-tls/1 and nothing else. It returns nil without error for every other handshake,
+// and for names that have no challenge pending.
+func (r *Responder) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if !slices.Equal(hello.SupportedProtos, []string{"acme-tls/1"}) || hello.ServerName == "" {
+		return nil, nil
+	}
+	sni := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
+	p := r.find(hello.Context(), challengeObject(ChallengeTLSALPN01, sni, ""))
+	if p == nil || p.cert == nil || sniOf(p.record.Identifier) != sni {
+		return nil, nil
+	}
+	p.fetched()
+	return p.cert, nil
+}
+
+func (p *published) fetched() { p.seeOnce.Do(func() { close(p.seen) }) }
+
+// find returns the answer with the object name, nil if there is none or nobody can tell.
+func (r *Responder) find(ctx context.Context, object string) *published {
+	now := time.Now()
+	r.mu.Lock()
+	p := r.pending[object]
+	known, looked := r.looked[object]
+	r.mu.Unlock()
+	if p != nil && now.Before(p.record.Expires) {
+		return p
+	}
+	if looked && now.Before(known.until) {
+		return known.answer
+	}
+	if !r.lookups.AllowN(now, 1) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	p, err := r.read(ctx, object)
+	ttl := positiveTTL
+	if err != nil || !now.Before(p.record.Expires) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			r.log.Warn("look for a challenge", zap.Error(err))
+		}
+		p, ttl = nil, negativeTTL
+	}
+	r.remember(object, lookup{p, now.Add(ttl)}, now)
+	return p
+}
+
+// remember keeps what the store said. When there is too much of it, what has passed goes; if nothing has, everything.
+func (r *Responder) remember(object string, l lookup, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.looked) >= maxLookups {
+		for name, old := range r.looked {
+			if !now.Before(old.until) {
+				delete(r.looked, name)
+			}
+		}
+		if len(r.looked) >= maxLookups {
+			clear(r.looked)
+		}
+	}
+	r.looked[object] = l
+}
+
+// read reads an answer from the store.
+func (r *Responder) read(ctx context.Context, object string) (*published, error) {
+	data, _, err := r.store.Get(ctx, object)
+	if err != nil {
+		return nil, err
+	}
+	p := &published{object: object, seen: make(chan struct{})}
+	if err := json.Unmarshal(data, &p.record); err != nil {
+		return nil, fmt.Errorf("decode the challenge: %w", err)
+	}
+	if p.record.Type != ChallengeTLSALPN01 {
+		return p, nil
+	}
+	key, err := x509.ParsePKCS8PrivateKey(p.record.Key)
+	if err != nil {
+		return nil, errors.New("decode the challenge's key")
+	}
+	p.cert = &tls.Certificate{Certificate: [][]byte{p.record.Cert}, PrivateKey: key}
+	return p, nil
+}
+
+// validToken reports whether a token is one that a CA can have made: RFC 8555 §8.3 "at least 128 bits of entropy … MUST NOT contain any characters outside
+// the base64url alphabet".
+func validToken(token string) bool {
+	return len(token) >= 22 && len(token) <= 128 && isBase64URL(token)
+}
+
+// hostOf returns the canonical host of a Host field, without port.
+func hostOf(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.String()
+	}
+	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
+
+// sniOf returns the server name by which a CA asks for an identifier: an address as its reverse-mapping name (RFC 8738 §6).
+func sniOf(identifier string) string {
+	ip, err := netip.ParseAddr(identifier)
+	if err != nil {
+		return identifier
+	}
+	var b strings.Builder
+	if ip.Is4() {
+		for _, octet := range slices.Backward(ip.AsSlice()) {
+			fmt.Fprintf(&b, "%d.", octet)
+		}
+		return b.String() + "in-addr.arpa"
+	}
+	for _, octet := range slices.Backward(ip.AsSlice()) {
+		fmt.Fprintf(&b, "%x.%x.", octet&0xf, octet>>4)
+	}
+	return b.String() + "ip6.arpa"
+}

@@ -1,0 +1,243 @@
+package acmeclient
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatelodge/storage"
+)
+
+// Account is the Client's account at its CA.
+type Account struct {
+	URL     string // the account's URL, which CAA records may name (RFC 8657)
+	Contact []string
+	Created time.Time
+}
+
+// account is an account with its key. It is replaced, never modified.
+type account struct {
+	key *ecdsa.PrivateKey // P-256, which every public CA accepts
+	accountRecord
+}
+
+// accountRecord is the object acme/<ca>/account: one account per CA for the whole fleet.
+type accountRecord struct {
+	Key        []byte    `json:"key"`           // PKCS #8
+	URL        string    `json:"url,omitempty"` // empty until the CA has answered
+	Contact    []string  `json:"contact,omitempty"`
+	Terms      string    `json:"terms,omitempty"` // URL of the terms that were agreed to
+	Created    time.Time `json:"created"`
+	Registered time.Time `json:"registered,omitzero"` // when it was last registered; bounds how often a lost account is
+}
+
+// reregisterPause bounds how often an account that the CA lost is registered again.
+const reregisterPause = 24 * time.Hour
+
+// storeTimeout bounds a write that must happen though the work's context has ended.
+const storeTimeout = 10 * time.Second
+
+// accounts owns the account: read from the store once, made under a lease if positively absent.
+type accounts struct {
+	turn chan struct{} // holds one: whoever reads or registers; the others wait
+
+	// mu guards known; never held during I/O.
+	mu    sync.Mutex
+	known *account
+}
+
+func (a *accounts) get() *account {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.known
+}
+
+func (a *accounts) set(acct *account) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.known = acct
+}
+
+func (c *Client) accountName() string { return "acme/" + c.cfg.Name + "/account" }
+
+// account returns the fleet's account at the CA and makes it if there is none. A store that does not answer never leads to another account.
+func (c *Client) account(ctx context.Context, d registrar) (*account, error) {
+	if acct := c.accounts.get(); acct != nil {
+		return acct, nil
+	}
+	return c.inTurn(ctx, func() (*account, error) {
+		if acct := c.accounts.get(); acct != nil {
+			return acct, nil
+		}
+		acct, _, err := c.loadAccount(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if acct == nil || acct.URL == "" {
+			if acct, err = c.registerUnderLease(ctx, d, ""); err != nil {
+				return nil, err
+			}
+		}
+		c.accounts.set(acct)
+		return acct, nil
+	})
+}
+
+// replaceLost registers an account again that the CA says it does not know, with the same key: CAA and DNS records may name its URL, and a
+// restored CA may know it again. Another node may have done it already.
+func (c *Client) replaceLost(ctx context.Context, d registrar, lost *account) (*account, error) {
+	return c.inTurn(ctx, func() (*account, error) {
+		if acct := c.accounts.get(); acct != nil && acct.Registered.After(lost.Registered) {
+			return acct, nil
+		}
+		acct, err := c.registerUnderLease(ctx, d, lost.URL)
+		if err != nil {
+			return nil, err
+		}
+		c.accounts.set(acct)
+		return acct, nil
+	})
+}
+
+// inTurn runs work alone within this Client.
+func (c *Client) inTurn(ctx context.Context, work func() (*account, error)) (*account, error) {
+	select {
+	case c.accounts.turn <- struct{}{}:
+		defer func() { <-c.accounts.turn }()
+		return work()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for the account at %s: %w", c.cfg.Name, ctx.Err())
+	}
+}
+
+// loadAccount reads the account. It is nil if it is positively absent.
+func (c *Client) loadAccount(ctx context.Context) (*account, storage.Version, error) {
+	data, version, err := c.cfg.Store.Get(ctx, c.accountName())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, "", nil
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("read the account at %s: %w", c.cfg.Name, err)
+	}
+	acct := &account{}
+	if err := json.Unmarshal(data, &acct.accountRecord); err != nil {
+		return nil, "", &storage.CorruptError{Name: c.accountName(), Err: errors.New("it is no account record; restore it, or remove it to make a new account")}
+	}
+	key, err := x509.ParsePKCS8PrivateKey(acct.Key)
+	if err != nil {
+		return nil, "", &storage.CorruptError{Name: c.accountName(), Err: errors.New("its key cannot be read; restore it, or remove it to make a new account")}
+	}
+	var ok bool
+	if acct.key, ok = key.(*ecdsa.PrivateKey); !ok || acct.key.Curve != elliptic.P256() {
+		return nil, "", &storage.CorruptError{Name: c.accountName(), Err: fmt.Errorf("its key is a %T, wanted is ECDSA P-256", key)}
+	}
+	return acct, version, nil
+}
+
+// registerUnderLease makes or remakes the account while no other node does. lost is the URL that the CA does not know, or empty for a first account.
+func (c *Client) registerUnderLease(ctx context.Context, d registrar, lost string) (*account, error) {
+	lease, err := c.cfg.Store.Lease(ctx, c.accountName())
+	if err != nil {
+		return nil, fmt.Errorf("get the lease for the account at %s: %w", c.cfg.Name, err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(lease.Context(), func() { cancel(context.Cause(lease.Context())) })
+	defer func() {
+		stop()
+		release, done := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+		defer done()
+		if err := lease.Release(release); err != nil {
+			c.log.Warn("release the account's lease", zap.Error(err))
+		}
+		cancel(nil)
+	}()
+
+	acct, version, err := c.loadAccount(ctx) // whoever held the lease before may have done it
+	switch {
+	case err != nil:
+		return nil, err
+	case acct == nil:
+		acct, err = newAccount(c.cfg.Contact)
+	case acct.URL != lost:
+		return acct, nil
+	case lost != "":
+		err = c.mayRegisterAgain(acct)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.register(ctx, d, acct, version)
+}
+
+// newAccount makes the key of an account; the CA does not know it yet.
+func newAccount(contact []string) (*account, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make the account key: %w", err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encode the account key: %w", err)
+	}
+	return &account{key: key, accountRecord: accountRecord{Key: der, Contact: contact, Created: time.Now().UTC()}}, nil
+}
+
+// mayRegisterAgain refuses to register a lost account more than once a day.
+func (c *Client) mayRegisterAgain(acct *account) error {
+	next := acct.Registered.Add(reregisterPause)
+	if time.Now().After(next) {
+		return nil
+	}
+	return &Problem{
+		CA: c.cfg.Name, Op: "register the account again", Type: problemNamespace + "accountDoesNotExist",
+		Detail: "the CA lost the account twice within a day",
+		Advice: "see what happened to the account at the CA; it is registered again after a day",
+		scope:  ScopeAccount, retryAt: next,
+	}
+}
+
+// register stores the key, tells the CA, and stores what it answered. In this order, so that a crash in between costs a request and not an account.
+func (c *Client) register(ctx context.Context, d registrar, acct *account, version storage.Version) (*account, error) {
+	again := acct.URL != ""
+	next := *acct
+	next.Registered = time.Now().UTC()
+	version, err := c.storeAccount(ctx, &next, version)
+	if err != nil {
+		return nil, err
+	}
+	if next.URL, next.Terms, err = d.register(ctx, next.key, next.Contact); err != nil {
+		return nil, err
+	}
+	if _, err = c.storeAccount(ctx, &next, version); err != nil {
+		return nil, err
+	}
+	if again {
+		c.log.Error("the CA had lost the account; it was registered again with the same key: CAA and DNS records that name its URL may need a change",
+			zap.String("old_account", acct.URL), zap.String("account", next.URL))
+	} else {
+		c.log.Info("account registered", zap.String("account", next.URL), zap.String("terms", next.Terms))
+	}
+	return &next, nil
+}
+
+func (c *Client) storeAccount(ctx context.Context, acct *account, version storage.Version) (storage.Version, error) {
+	data, err := json.Marshal(acct.accountRecord)
+	if err != nil {
+		return "", fmt.Errorf("encode the account: %w", err)
+	}
+	next, err := c.cfg.Store.PutIf(ctx, c.accountName(), data, version)
+	if err != nil {
+		return "", fmt.Errorf("store the account at %s: %w", c.cfg.Name, err)
+	}
+	return next, nil
+}

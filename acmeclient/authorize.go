@@ -1,0 +1,267 @@
+package acmeclient
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/crypto/acme"
+)
+
+// authorize proves control over each identifier of the order whose authorization is not valid yet. All challenges are published and told first, then all
+// authorizations are awaited, so that an order for many names takes as long as its slowest.
+//
+// Authorizations that stay pending are left alone: Let's Encrypt counts a deactivated pending one as a failed validation, and reuses the order otherwise.
+func (c *Client) authorize(ctx context.Context, d dialect, a *attempt, o *order) error {
+	var open []*solving
+	defer func() {
+		for _, s := range open {
+			c.cfg.Responder.retract(ctx, s.answer)
+		}
+	}()
+	for _, url := range o.authorizations {
+		az, err := d.authorization(ctx, url)
+		if err != nil {
+			return err
+		}
+		s, err := c.begun(ctx, d, a, az)
+		if s != nil {
+			open = append(open, s)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, s := range open {
+		if err := c.awaitAuthorization(ctx, d, a, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// solving is an authorization whose challenge is published.
+type solving struct {
+	az     *authorization
+	answer *published // nil: the CA works on a challenge that we know nothing of
+	done   bool       // the CA has said at once that the challenge is valid
+}
+
+// begun gets an authorization under way: chooses a challenge, publishes its answer, tells the CA. It returns nil if nothing is to be done. What is
+// returned is published and must be retracted, beside an error, too.
+func (c *Client) begun(ctx context.Context, d dialect, a *attempt, az *authorization) (*solving, error) {
+	switch az.status {
+	case statusValid:
+		return nil, nil
+	case statusInvalid:
+		a.dead = true
+		return nil, c.authorizationInvalid(az)
+	case statusExpired, statusDeactivated, statusRevoked:
+		a.dead = true
+		return nil, &Problem{CA: c.cfg.Name, Op: "read the authorization", Identifier: az.identifier.Value, scope: ScopeName,
+			Detail: "the authorization is " + az.status, Advice: "a new order is placed at the next attempt"}
+	}
+	name := strings.ToLower(az.identifier.Value)
+	if !slices.Contains(a.names, name) {
+		a.dead = true
+		return nil, c.strange("read the authorization", fmt.Errorf("it is for %q, which was not asked for", clean(az.identifier.Value)))
+	}
+	ch, err := c.choose(name, az)
+	if err != nil {
+		a.dead = true
+		return nil, err
+	}
+	if ch == nil {
+		return &solving{az: az}, nil
+	}
+	s := &solving{az: az}
+	if s.answer, err = c.prepare(ch, name); err != nil {
+		return nil, err
+	}
+	if err := c.cfg.Responder.publish(ctx, s.answer); err != nil {
+		return s, err
+	}
+	if ch.status == statusProcessing { // told by a predecessor
+		return s, nil
+	}
+	status, err := d.accept(ctx, ch)
+	if isKind(err, "malformed") || isKind(err, "unauthorized") { // the CA no longer waits for it: look what became of it
+		return s, c.recheck(ctx, d, a, s, err)
+	}
+	s.done = status == statusValid
+	return s, err
+}
+
+// recheck looks at an authorization whose challenge the CA did not want to be told; cause is how it said so.
+func (c *Client) recheck(ctx context.Context, d dialect, a *attempt, s *solving, cause error) error {
+	az, err := d.authorization(ctx, s.az.url)
+	if err != nil {
+		return err
+	}
+	if az.status == statusInvalid {
+		a.dead = true
+		return c.authorizationInvalid(az)
+	}
+	working := slices.ContainsFunc(az.challenges, func(ch challenge) bool { return ch.status == statusProcessing })
+	if s.done = az.status == statusValid; s.done || working {
+		return nil
+	}
+	return cause
+}
+
+// choose returns the challenge to solve: one that the CA works on already, else by preference, where the type that failed for the name last time comes last. It
+// returns nil without error if the CA works on a challenge of a type that we do not solve.
+func (c *Client) choose(name string, az *authorization) (*challenge, error) {
+	for i := range az.challenges {
+		ch := &az.challenges[i]
+		if ch.status == statusProcessing || ch.status == statusValid {
+			if slices.Contains(c.cfg.Challenges, ch.typ) && validToken(ch.token) {
+				ch.status = statusProcessing
+				return ch, nil
+			}
+			return nil, nil
+		}
+	}
+	var offered []string
+	for _, typ := range c.rotation.order(name, c.cfg.Challenges) {
+		for i := range az.challenges {
+			if ch := &az.challenges[i]; ch.typ == typ && validToken(ch.token) && ch.url != "" {
+				return ch, nil
+			}
+		}
+	}
+	for _, ch := range az.challenges {
+		offered = append(offered, clean(ch.typ))
+	}
+	return nil, &Problem{CA: c.cfg.Name, Op: "choose a challenge", Identifier: name, scope: ScopeName,
+		Detail: fmt.Sprintf("the CA offers %s, we are to use %s", strings.Join(offered, ", "), strings.Join(c.cfg.Challenges, ", ")),
+		Advice: "allow one of the offered challenge types in `challenges`"}
+}
+
+// prepare makes the answer to a challenge.
+func (c *Client) prepare(ch *challenge, name string) (*published, error) {
+	solver := &acme.Client{Key: c.accounts.get().key}
+	keyAuth, err := solver.HTTP01ChallengeResponse(ch.token) // RFC 8555 §8.1, the same for all types
+	if err != nil {
+		return nil, fmt.Errorf("make the key authorization: %w", err)
+	}
+	var cert *tls.Certificate
+	if ch.typ == ChallengeTLSALPN01 {
+		made, err := solver.TLSALPN01ChallengeCert(ch.token, name)
+		if err != nil {
+			return nil, fmt.Errorf("make the challenge certificate: %w", err)
+		}
+		cert = &made
+	}
+	return newPublished(ch.typ, name, ch.token, keyAuth, cert), nil
+}
+
+// awaitAuthorization polls until the CA has decided.
+func (c *Client) awaitAuthorization(ctx context.Context, d dialect, a *attempt, s *solving) error {
+	if s.done {
+		return nil
+	}
+	first, err := c.firstLook(ctx, s)
+	if err != nil {
+		return err
+	}
+	for n := 0; ; n++ {
+		az, err := d.authorization(ctx, s.az.url)
+		if err != nil {
+			return err
+		}
+		switch az.status {
+		case statusValid:
+			return nil
+		case statusInvalid, statusExpired, statusDeactivated, statusRevoked:
+			a.dead = true
+			return c.authorizationInvalid(az)
+		}
+		if err := sleep(ctx, c.pace.nextAuthz(n, first, az.retryAfter, time.Since(a.began))); err != nil {
+			return err
+		}
+	}
+}
+
+// firstLook waits until the CA can have decided, and returns the pause that the next ones are reckoned from.
+func (c *Client) firstLook(ctx context.Context, s *solving) (time.Duration, error) {
+	if s.answer == nil {
+		return c.pace.unprobed, sleep(ctx, c.pace.unprobed)
+	}
+	t := time.NewTimer(c.pace.unprobed)
+	defer t.Stop()
+	select {
+	case <-s.answer.seen:
+		return c.pace.afterProbe, sleep(ctx, c.pace.afterProbe)
+	case <-t.C:
+		return c.pace.unprobed, nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// authorizationInvalid makes a Problem of the challenge that failed, and has the next attempt for the name use another type.
+func (c *Client) authorizationInvalid(az *authorization) error {
+	name := strings.ToLower(az.identifier.Value)
+	for _, ch := range az.challenges {
+		if ch.status != statusInvalid && ch.problem == nil {
+			continue
+		}
+		doc := document{detail: "the CA gave no reason"}
+		if ch.problem != nil {
+			doc = *ch.problem
+		}
+		p := validationProblem(c.cfg.Name, clean(ch.typ), name, doc)
+		switch kind(doc.typ) {
+		case "connection", "dns", "unauthorized", "tls", "incorrectResponse":
+			c.rotation.failedWith(name, ch.typ)
+		}
+		c.log.Debug("validation failed", zap.String("name", name), zap.String("challenge", p.Op), zap.String("detail", p.Detail))
+		return p
+	}
+	return &Problem{CA: c.cfg.Name, Op: "validate", Identifier: name, scope: ScopeName, Err: errors.New("the authorization is " + clean(az.status)),
+		Advice: "a new order is placed at the next attempt"}
+}
+
+// maxRotation bounds the memory of failures; beyond it, names are forgotten at random.
+const maxRotation = 10_000
+
+// rotation remembers, per name, which challenge type failed last, so that the next attempt begins with another: what blocks port 80 does not block 443.
+type rotation struct {
+	mu     sync.Mutex
+	failed map[string]string // name -> challenge type
+}
+
+// order returns the types with the one that failed for the name, and those before it, moved to the end.
+func (r *rotation) order(name string, types []string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i := slices.Index(types, r.failed[name]) + 1
+	return slices.Concat(types[i:], types[:i])
+}
+
+func (r *rotation) failedWith(name, typ string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, known := r.failed[name]; !known && len(r.failed) >= maxRotation {
+		for other := range r.failed {
+			delete(r.failed, other)
+			break
+		}
+	}
+	r.failed[name] = typ
+}
+
+func (r *rotation) succeeded(names []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, n := range names {
+		delete(r.failed, n)
+	}
+}

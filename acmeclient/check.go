@@ -1,0 +1,125 @@
+package acmeclient
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// maxNames is what Let's Encrypt's default profile takes; other CAs take fewer and say so.
+const maxNames = 100
+
+// checkRequest returns the sorted names of a request whose CSR is for exactly these names, and the CSR.
+func checkRequest(r *Request) ([]string, *x509.CertificateRequest, error) {
+	if len(r.Names) == 0 || len(r.Names) > maxNames {
+		return nil, nil, fmt.Errorf("%d names, allowed are 1 to %d", len(r.Names), maxNames)
+	}
+	for _, n := range r.Names {
+		if err := checkName(n); err != nil {
+			return nil, nil, err
+		}
+	}
+	names := slices.Compact(slices.Sorted(slices.Values(r.Names)))
+	csr, err := x509.ParseCertificateRequest(r.CSR)
+	if err != nil {
+		return nil, nil, fmt.Errorf("parse the CSR: %w", err)
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return nil, nil, fmt.Errorf("check the CSR's signature: %w", err)
+	}
+	if got := sans(csr.DNSNames, csr.IPAddresses); !slices.Equal(got, names) {
+		return nil, nil, fmt.Errorf("the CSR is for %s, not for %s", strings.Join(got, ", "), strings.Join(names, ", "))
+	}
+	return names, csr, nil
+}
+
+// checkName refuses what no CA of ours can validate before it costs a request.
+func checkName(n string) error {
+	if ip, err := netip.ParseAddr(n); err == nil {
+		if ip.Zone() != "" || ip.String() != n {
+			return fmt.Errorf("address %q is not in canonical form", n)
+		}
+		return nil
+	}
+	if strings.HasPrefix(n, "*.") {
+		return &Problem{Op: "place the order", Identifier: n, scope: ScopeName, Detail: "wildcards need dns-01, which is not supported yet",
+			Advice: "list the names one by one, or use on-demand certificates"}
+	}
+	if n == "" || len(n) > 253 || strings.ToLower(n) != n || strings.HasSuffix(n, ".") || strings.ContainsAny(n, " /:@,") {
+		return fmt.Errorf("%q is not a canonical name", clean(n))
+	}
+	return nil
+}
+
+// sans returns names and addresses, sorted, in lower case, each once.
+func sans(dns []string, ips []net.IP) []string {
+	var all []string
+	for _, n := range dns {
+		all = append(all, strings.ToLower(n))
+	}
+	for _, ip := range ips {
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			all = append(all, a.Unmap().String())
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// maxChain bounds a chain, leaf included.
+const maxChain = 8
+
+// checkChain decides whether the answer is what was asked for: our key, our names, dates that make sense, each certificate signed by the next. Whether
+// anybody trusts the last one is not for us to say: the CA was configured by a person.
+func checkChain(chain [][]byte, names []string, csr *x509.CertificateRequest, now time.Time) error {
+	if len(chain) == 0 || len(chain) > maxChain {
+		return fmt.Errorf("the chain has %d certificates, allowed are 1 to %d", len(chain), maxChain)
+	}
+	certs := make([]*x509.Certificate, len(chain))
+	for i, der := range chain {
+		var err error
+		if certs[i], err = x509.ParseCertificate(der); err != nil {
+			return fmt.Errorf("parse certificate %d of the chain: %w", i+1, err)
+		}
+	}
+	leaf := certs[0]
+	if !bytes.Equal(leaf.RawSubjectPublicKeyInfo, csr.RawSubjectPublicKeyInfo) {
+		return errors.New("the certificate is for another key")
+	}
+	if got := sans(leaf.DNSNames, leaf.IPAddresses); !slices.Equal(got, names) {
+		return fmt.Errorf("the certificate is for %s, not for %s", clean(strings.Join(got, ", ")), strings.Join(names, ", "))
+	}
+	if !leaf.NotAfter.After(leaf.NotBefore) || !leaf.NotAfter.After(now) {
+		return fmt.Errorf("the certificate ends at %s; the CA's clock or ours is wrong", leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	for i := range len(certs) - 1 {
+		if err := certs[i].CheckSignatureFrom(certs[i+1]); err != nil {
+			return fmt.Errorf("certificate %d of the chain is not signed by the next: %w", i+1, err)
+		}
+	}
+	return nil
+}
+
+// certificateID returns the id of a certificate (RFC 9773 §4.1), empty if it has none.
+func certificateID(chain [][]byte) string {
+	if len(chain) == 0 {
+		return ""
+	}
+	cert, err := x509.ParseCertificate(chain[0])
+	if err != nil || len(cert.AuthorityKeyId) == 0 || cert.SerialNumber.Sign() <= 0 {
+		return ""
+	}
+	serial := cert.SerialNumber.Bytes()
+	if serial[0] >= 0x80 {
+		serial = append([]byte{0}, serial...) // the DER integer's own leading zero belongs to it
+	}
+	b64 := base64.RawURLEncoding.EncodeToString
+	return b64(cert.AuthorityKeyId) + "." + b64(serial)
+}

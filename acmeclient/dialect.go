@@ -1,0 +1,143 @@
+package acmeclient
+
+import (
+	"context"
+	"crypto"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// dialect is one version of ACME, spoken with one CA by one account. The state machine above it (obtain.go) exists once: it knows orders, authorizations
+// and challenges, and nothing of nonces, signatures and endpoints. All methods return a *Problem when the CA refuses or does not answer.
+//
+// A protocol without orders (v1) keeps to the same shape: begin asks for one authorization per name and returns a pending order without a URL,
+// finalize sends the CSR, and refresh looks where the certificate will be.
+type dialect interface {
+	registrar
+
+	// protocol is what is spoken.
+	protocol() Protocol
+
+	// begin asks for a certificate. It is never repeated by itself, save for badNonce.
+	begin(ctx context.Context, ids []identifier, o orderOptions) (*order, error)
+
+	// refresh reads the order's present state into it.
+	refresh(ctx context.Context, o *order) error
+
+	// authorization reads one authorization.
+	authorization(ctx context.Context, url string) (*authorization, error)
+
+	// accept tells the CA that the challenge is answered, and returns the challenge's status.
+	accept(ctx context.Context, ch *challenge) (string, error)
+
+	// finalize sends the CSR of an order whose authorizations are valid, and reads the order's new state into it.
+	finalize(ctx context.Context, o *order, csr []byte) error
+
+	// fetch returns the chain, DER, leaf first, of a valid order.
+	fetch(ctx context.Context, o *order) ([][]byte, error)
+}
+
+// registrar is the part of a dialect that needs no account yet.
+type registrar interface {
+	// register makes an account for the key, or finds the one that the key has already. terms is what was agreed to.
+	register(ctx context.Context, key crypto.Signer, contact []string) (url, terms string, err error)
+}
+
+// The statuses of orders, authorizations and challenges (RFC 8555 §7.1.6). Others are waited out like "pending" and "processing": CAs have their own.
+const (
+	statusPending     = "pending"
+	statusReady       = "ready"
+	statusProcessing  = "processing"
+	statusValid       = "valid"
+	statusInvalid     = "invalid"
+	statusExpired     = "expired"
+	statusDeactivated = "deactivated"
+	statusRevoked     = "revoked"
+)
+
+// identifier is what a certificate is for (RFC 8555 §9.7.7, RFC 8738).
+type identifier struct {
+	Type  string `json:"type"` // "dns" or "ip"
+	Value string `json:"value"`
+}
+
+// identify returns the identifier of a canonical name or address.
+func identify(name string) identifier {
+	if _, err := netip.ParseAddr(name); err == nil {
+		return identifier{"ip", name}
+	}
+	return identifier{"dns", name}
+}
+
+// orderOptions are what an order may say beside its identifiers.
+type orderOptions struct {
+	profile  string // empty: the CA's default
+	replaces string // certificate id of the predecessor (RFC 9773 §4.1); empty: none
+}
+
+// order is an order as the CA last described it. Over v1, what takes its place.
+type order struct {
+	url            string
+	status         string
+	expires        time.Time // zero: the CA did not say
+	identifiers    []identifier
+	authorizations []string
+	finalizeURL    string
+	certificateURL string
+	problem        *document     // why it is invalid; nil: the CA did not say
+	retryAfter     time.Duration // what the last answer asked to wait; zero: it did not
+}
+
+// authorization is the CA's question whether we hold one identifier.
+type authorization struct {
+	url        string
+	status     string
+	identifier identifier
+	wildcard   bool
+	challenges []challenge
+	retryAfter time.Duration
+}
+
+// challenge is one way to answer it.
+type challenge struct {
+	typ, url, token, status string
+	problem                 *document
+}
+
+// dialect returns the way to speak with the CA: by its directory, with the fleet's account.
+func (c *Client) dialect(ctx context.Context) (dialect, error) {
+	dir, err := c.wire.getDirectory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d := &v2{wire: c.wire, dir: dir, agreeTerms: c.cfg.AgreeTerms}
+	if err := c.limits.check(ctx, nil); err != nil && c.accounts.get() == nil {
+		return nil, err // a first account is a request, too
+	}
+	d.account, err = c.account(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// withAccount returns the dialect with another account.
+func withAccount(d dialect, acct *account) dialect {
+	switch d := d.(type) {
+	case *v2:
+		next := *d
+		next.account = acct
+		return &next
+	}
+	panic(fmt.Sprintf("acmeclient: unknown dialect %T", d)) // cannot happen
+}
+
+// documentOf parses an embedded problem document; nil if there is none.
+func documentOf(raw json.RawMessage) *document {
+	if doc, ok := parseDocument(raw); ok {
+		return &doc
+	}
+	return nil
+}

@@ -1,0 +1,39 @@
+// Package acmeclient gets certificates from ACME certificate authorities (RFC 8555). A [Client] speaks with one CA, a [Responder] answers the challenges of
+// all of them. It is a library of its own: it knows nothing of proxies, and of its program only a [storage.Store].
+//
+// # Life of an order
+//
+// A caller has made a key and a CSR, stored them, and wants a certificate. What then happens:
+//
+//  1. The request is checked before it costs anything: names, CSR, signature (check.go: checkRequest). The whole may take Config.OrderTimeout
+//     (obtain.go: Client.Obtain).
+//  2. An order for the same CSR may be in progress: of this process before an error, of one that crashed, of another node. It is looked up by the CSR's
+//     hash, and if the store does not answer, nothing is ordered (orders.go: orderBook.load, obtain.go: Client.resumeOrBegin).
+//  3. What the CA has refused until a later time is not asked again before (limits.go: limitBook.check).
+//  4. The CA's directory says which ACME it speaks; it is read twice a day, and a week old if need be (directory.go: parseDirectory, wire.getDirectory). What
+//     is spoken is behind one interface; the state machine above it exists once (dialect.go: Client.dialect).
+//  5. The fleet has one account per CA. It is read once, made under a lease if positively absent, and registered again with the same key if the CA
+//     lost it (account.go: Client.account, Client.registerUnderLease, Client.replaceLost).
+//  6. The order is placed, and stored before anything else happens (v2.go: v2.begin, obtain.go: Client.begin, orders.go: orderBook.save). From here on
+//     the order's status says what to do next (obtain.go: Client.complete).
+//  7. Pending: for each name whose authorization is not valid yet, a challenge is chosen; the type that failed last time comes last
+//     (authorize.go: Client.authorize, Client.choose, rotation.order).
+//  8. Its answer is published in memory and in the store, then the CA is told (authorize.go: Client.begun, responder.go: Responder.publish).
+//  9. The CA asks any node on port 80 or 443 (responder.go: Responder.HTTP, Responder.Certificate).
+//  10. We look soon after it did, then more and more rarely, until it has decided (authorize.go: Client.awaitAuthorization, pace.go: pace.nextAuthz). The
+//     answer is retracted in any case (responder.go: Responder.retract).
+//  11. Ready: the CSR is sent (obtain.go: Client.finalize). Processing: the order is polled as the CA asks, within bounds (obtain.go: Client.await).
+//  12. Valid: the chain is fetched, and checked against key, names and dates before anybody gets it (obtain.go: Client.download, check.go: checkChain).
+//  13. The order is forgotten: it is done, or dead. One that is undecided stays for the next call with the same CSR (orders.go: orderBook.forget).
+//
+// Below all of it lies the wire: one per CA, it owns connections, nonces, directory and request rate, and it records what the library above it keeps to
+// itself (wire.go: wire.RoundTrip, wire.send, nonce.go: noncePool.take).
+//
+// Whatever goes wrong becomes a [Problem], once: what the CA said, whom it concerns, when to try again, what a person can do
+// (errors.go: requestProblem, validationProblem). What it says about later is remembered, for the fleet where it concerns the fleet (limits.go: limitBook.note).
+//
+// # Libraries
+//
+// x/crypto/acme speaks for accounts, authorizations, challenges and certificates, as one cheap acme.Client per operation over the wire: its nonce pool, its
+// directory, its retries and its waits are not used. Orders are signed here with go-jose, since x/crypto/acme keeps their Retry-After and lacks `replaces`.
+package acmeclient

@@ -1,0 +1,353 @@
+package acmeclient
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Request asks for one certificate.
+type Request struct {
+	Names       []string // canonical DNS names and IP addresses, as in the CSR
+	CSR         []byte   // DER
+	Predecessor [][]byte // DER chain of the certificate that this one replaces, if this CA issued it
+	Profile     string   // empty for the CA's default
+}
+
+// Certificate is what the CA issued, checked against the request's key and names.
+type Certificate struct {
+	Chain    [][]byte // DER, leaf first
+	URL      string   // where the CA keeps it
+	Order    string   // order URL; empty over v1
+	Account  string   // account URL
+	Protocol Protocol // ProtocolV2 or ProtocolV1
+}
+
+// How long to leave an order alone that the CA did not decide in time.
+const undecidedPause = 10 * time.Minute
+
+// maxSteps bounds the state machine: a CA whose order goes round in circles is left.
+const maxSteps = 12
+
+// attempt is one call of Obtain.
+type attempt struct {
+	names   []string // sorted
+	csr     *x509.CertificateRequest
+	options orderOptions
+	object  string    // where the order in progress is stored
+	began   time.Time // for the pace
+	placed  time.Time // when the order was placed, now or by a predecessor
+	dead    bool      // the order cannot be continued
+
+	finalized int // how often the CSR was sent
+}
+
+// Obtain orders a certificate and answers the CA's challenges. Called again with the same CSR, after an error or a crash, by this process or another on the
+// same store, it continues the order that is in progress.
+//
+// Errors that are a *Problem say whom they concern and when to try again. Obtain honours ctx, takes at most Config.OrderTimeout, never waits out a
+// rate limit and gives up at once when the CA is down.
+func (c *Client) Obtain(ctx context.Context, r Request) (*Certificate, error) {
+	if err := c.open(); err != nil {
+		return nil, err
+	}
+	names, csr, err := checkRequest(&r)
+	if err != nil {
+		return nil, c.failed(ctx, fmt.Errorf("check the request: %w", err), r.Names)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.OrderTimeout)
+	defer cancel()
+	a := &attempt{
+		names: names, csr: csr, object: c.orders.name(r.CSR), began: time.Now(),
+		options: orderOptions{profile: r.Profile, replaces: certificateID(r.Predecessor)},
+	}
+	cert, err := c.issue(ctx, a)
+	if err != nil {
+		return nil, c.failed(ctx, err, names)
+	}
+	c.log.Info("certificate issued", zap.Strings("names", names), zap.String("order", cert.Order), zap.Duration("took", time.Since(a.began)))
+	return cert, nil
+}
+
+// issue takes the order through its life and forgets it when that is over, well or badly.
+func (c *Client) issue(ctx context.Context, a *attempt) (*Certificate, error) {
+	d, o, err := c.resumeOrBegin(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := c.complete(ctx, d, a, o)
+	if err == nil || a.dead {
+		c.orders.forget(ctx, a.object)
+	}
+	if err != nil && !a.dead && ctx.Err() != nil {
+		err = c.undecided(ctx, a, err)
+	}
+	return cert, err
+}
+
+// resumeOrBegin returns the order in progress, or places a new one unless the CA has told us not to.
+func (c *Client) resumeOrBegin(ctx context.Context, a *attempt) (dialect, *order, error) {
+	record, err := c.orders.load(ctx, a.object) // before anything is asked of the CA: with a broken store nothing is ordered
+	if err != nil {
+		return nil, nil, err
+	}
+	if record == nil {
+		if err := c.limits.check(ctx, a.names); err != nil {
+			return nil, nil, err
+		}
+	}
+	d, err := c.dialect(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.spoke(d.protocol())
+	if record != nil {
+		o, err := c.resume(ctx, d, a, record)
+		if o != nil || err != nil {
+			return d, o, err
+		}
+		if err := c.limits.check(ctx, a.names); err != nil {
+			return nil, nil, err
+		}
+	}
+	return c.begin(ctx, d, a)
+}
+
+// resume reads the state of an order in progress. It returns nil without error if the order is of no use any more.
+func (c *Client) resume(ctx context.Context, d dialect, a *attempt, record *orderRecord) (*order, error) {
+	o := record.order()
+	a.placed = record.Placed
+	if record.usable(c.accounts.get().URL, d.protocol(), time.Now()) {
+		err := d.refresh(ctx, o)
+		switch {
+		case err == nil && o.status != statusExpired && o.status != statusDeactivated && o.status != statusRevoked:
+			c.log.Info("order continued", zap.Strings("names", a.names), zap.String("order", o.url), zap.String("status", o.status))
+			return o, c.orders.resave(ctx, a.object)
+		case err != nil && !isGone(err):
+			return nil, err
+		}
+	}
+	c.orders.forget(ctx, a.object)
+	return nil, nil
+}
+
+// isGone reports whether the CA answered that it has no such order for us: it is decided, expired, or the account is another.
+func isGone(err error) bool {
+	var p *Problem
+	return errors.As(err, &p) && p.Status >= 400 && p.Status < 500 && p.Status != http.StatusTooManyRequests
+}
+
+// begin places a new order and stores it before anything else happens. What the CA refuses for a reason that lies with `replaces` or with a lost account is
+// tried once more without.
+func (c *Client) begin(ctx context.Context, d dialect, a *attempt) (dialect, *order, error) {
+	var ids []identifier
+	for _, n := range a.names {
+		ids = append(ids, identify(n))
+	}
+	o, err := d.begin(ctx, ids, a.options)
+	if isKind(err, "accountDoesNotExist") {
+		acct, lostErr := c.replaceLost(ctx, d, c.accounts.get())
+		if lostErr != nil {
+			return nil, nil, lostErr
+		}
+		d = withAccount(d, acct)
+		o, err = d.begin(ctx, ids, a.options)
+	}
+	if err != nil && a.options.replaces != "" && refusesReplaces(err) {
+		c.log.Warn("the CA does not take the order as a replacement; it is placed as a new one", zap.Strings("names", a.names), zap.Error(err))
+		a.options.replaces = ""
+		o, err = d.begin(ctx, ids, a.options)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	a.placed = time.Now()
+	err = c.orders.save(ctx, a.object, orderRecord{
+		URL: o.url, Authorizations: o.authorizations, Account: c.accounts.get().URL, Protocol: d.protocol(),
+		Names: a.names, Placed: a.placed.UTC(), Expires: o.expires,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if !sameIdentifiers(o.identifiers, a.names) {
+		a.dead = true
+		c.orders.forget(ctx, a.object)
+		return nil, nil, c.strange("place the order", errors.New("the CA made an order for other names than asked"))
+	}
+	return d, o, nil
+}
+
+// refusesReplaces reports whether an order might be taken without `replaces`: any refusal that is not about something else for certain. Let's
+// Encrypt uses 409, 404, 403 and 400 for the various ways in which a predecessor can be wrong.
+func refusesReplaces(err error) bool {
+	var p *Problem
+	if !errors.As(err, &p) || p.Status < 400 || p.Status >= 500 || p.Status == http.StatusTooManyRequests {
+		return false
+	}
+	switch kind(p.Type) {
+	case "rateLimited", "rejectedIdentifier", "unsupportedIdentifier", "caa", "accountDoesNotExist", "userActionRequired", "invalidProfile", "badNonce":
+		return false
+	}
+	return true
+}
+
+// sameIdentifiers reports whether the CA's order is for the sorted names. An order that does not repeat them is believed.
+func sameIdentifiers(ids []identifier, names []string) bool {
+	if len(ids) == 0 {
+		return true
+	}
+	var got []string
+	for _, id := range ids {
+		got = append(got, strings.ToLower(id.Value))
+	}
+	slices.Sort(got)
+	return slices.Equal(slices.Compact(got), names)
+}
+
+// complete is the state machine: it does what the order's status asks for until there is a certificate.
+func (c *Client) complete(ctx context.Context, d dialect, a *attempt, o *order) (*Certificate, error) {
+	for range maxSteps {
+		var err error
+		switch o.status {
+		case statusPending:
+			if err = c.authorize(ctx, d, a, o); err == nil {
+				o.status = statusReady // by RFC 8555 §7.1.6; looking would cost a request
+			}
+		case statusReady:
+			err = c.finalize(ctx, d, a, o)
+		case statusValid:
+			return c.download(ctx, d, a, o)
+		case statusInvalid:
+			return nil, c.orderInvalid(ctx, d, a, o)
+		default: // processing, and what we do not know
+			err = c.await(ctx, d, a, o)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, c.strange("complete the order", fmt.Errorf("its status goes round in circles, now %q", clean(o.status)))
+}
+
+// How often the CSR is sent: thrice to a CA that fails, five times to one whose nodes do not agree yet that the order is ready.
+const (
+	maxFinalize         = 3
+	maxFinalizeNotReady = 5
+)
+
+// finalize sends the CSR. If the CA fails there, the order says whether the CSR arrived.
+func (c *Client) finalize(ctx context.Context, d dialect, a *attempt, o *order) error {
+	a.finalized++
+	err := d.finalize(ctx, o, a.csr.Raw)
+	var p *Problem
+	switch {
+	case err == nil && (o.status == statusReady || o.status == statusPending): // said by a node that has not seen it yet, or not said
+		o.status = statusProcessing
+		return nil
+	case err == nil:
+		return nil
+	case !errors.As(err, &p):
+		return err
+	case isKind(err, "orderNotReady") && a.finalized < maxFinalizeNotReady:
+	case p.scope == ScopeCA && p.retryAt.IsZero() && a.finalized < maxFinalize:
+	default:
+		a.dead = p.scope == ScopeName && p.retryAt.IsZero()
+		return err
+	}
+	if err := sleep(ctx, c.pace.nextOrder(a.finalized-1, 0, 0)); err != nil {
+		return err
+	}
+	if refreshErr := d.refresh(ctx, o); refreshErr != nil {
+		return err // the CA is down
+	}
+	return nil
+}
+
+// await polls an order that the CA works on until its status is another.
+func (c *Client) await(ctx context.Context, d dialect, a *attempt, o *order) error {
+	before := o.status
+	for n := 0; o.status == before; n++ {
+		if err := sleep(ctx, c.pace.nextOrder(n, o.retryAfter, time.Since(a.began))); err != nil {
+			return err
+		}
+		if err := d.refresh(ctx, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// download fetches the chain and checks it.
+func (c *Client) download(ctx context.Context, d dialect, a *attempt, o *order) (*Certificate, error) {
+	chain, err := d.fetch(ctx, o)
+	if err != nil {
+		a.dead = isGone(err)
+		return nil, err
+	}
+	if err := checkChain(chain, a.names, a.csr, time.Now()); err != nil {
+		a.dead = true // the same order would give the same certificate
+		return nil, c.strange("check the certificate", err)
+	}
+	c.rotation.succeeded(a.names)
+	return &Certificate{
+		Chain: chain, URL: o.certificateURL, Order: o.url, Account: c.accounts.get().URL, Protocol: d.protocol(),
+	}, nil
+}
+
+// orderInvalid finds out why the CA declared the order invalid: by the order's own error, or by the authorization that failed.
+func (c *Client) orderInvalid(ctx context.Context, d dialect, a *attempt, o *order) error {
+	a.dead = true
+	for _, url := range o.authorizations {
+		az, err := d.authorization(ctx, url)
+		if err != nil {
+			break // the order is lost in any case
+		}
+		if az.status == statusInvalid {
+			return c.authorizationInvalid(az)
+		}
+	}
+	doc := document{detail: "the CA declared the order invalid without a reason"}
+	if o.problem != nil {
+		doc = *o.problem
+	}
+	p := validationProblem(c.cfg.Name, "", "", doc)
+	p.Op = "complete the order"
+	if kind(doc.typ) == "" || kind(doc.typ) == "unauthorized" {
+		p.Advice = "a new order is placed at the next attempt"
+	}
+	return p
+}
+
+// undecided is the error of an order that the time ran out for: nobody's fault yet, to be continued.
+func (c *Client) undecided(ctx context.Context, a *attempt, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return fmt.Errorf("obtain a certificate at %s: %w", c.cfg.Name, ctx.Err())
+	}
+	var p *Problem
+	if errors.As(err, &p) {
+		return err // a request that hung
+	}
+	return &Problem{
+		CA: c.cfg.Name, Op: "wait for the order", Err: fmt.Errorf("undecided after %s: %w", time.Since(a.placed).Round(time.Second), err),
+		Advice: "the order is continued later", scope: ScopeName, retryAt: time.Now().Add(undecidedPause),
+	}
+}
+
+// strange is an answer that no CA should give.
+func (c *Client) strange(op string, err error) error {
+	err = &answerError{err}
+	return &Problem{CA: c.cfg.Name, Op: op, Err: err, Advice: networkAdvice(err), scope: ScopeCA}
+}
+
+// isKind reports whether err is a Problem of the type.
+func isKind(err error, k string) bool {
+	var p *Problem
+	return errors.As(err, &p) && kind(p.Type) == k
+}
