@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"go.uber.org/zap"
 )
@@ -91,8 +90,7 @@ func (d *Disk) prepareFence() error {
 
 // nextFence returns a number greater than any before, in whatever process, and durable before it is given.
 //
-// One counter serves all leases of the disk, so that a lease's own file need not outlive it. The number is no less than the milliseconds since 1970: should
-// the counter be lost, with the folder of locks or in a backup, fences still go up.
+// One counter serves all leases of the disk, so that a lease's own file need not outlive it.
 func (d *Disk) nextFence(ctx context.Context) (_ uint64, err error) {
 	if err := d.shards.take(ctx, "fence"); err != nil {
 		return 0, err
@@ -107,9 +105,9 @@ func (d *Disk) nextFence(ctx context.Context) (_ uint64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("read the last fence: %w", err)
 	}
-	next := max(last+1, uint64(time.Now().UnixMilli()))
+	next := nextFence(last)
 	err = d.step("write", f.Name(), func() error {
-		_, err := f.WriteAt(fmt.Appendf(nil, "%020d\n", next), 0)
+		_, err := f.WriteAt(fmt.Appendf(nil, "%020d\n", next), 0) // always as long
 		return err
 	})
 	if err == nil {
@@ -129,7 +127,7 @@ func (d *Disk) lastFence(f *os.File) (uint64, error) {
 	last, err := strconv.ParseUint(strings.TrimSuffix(string(data), "\n"), 10, 63)
 	if err != nil {
 		d.log.Error("counter of fences is damaged, counting on from the clock", zap.String("file", f.Name()), zap.Error(err))
-		return 0, nil
+		return 0, f.Truncate(0)
 	}
 	return last, nil
 }

@@ -3,7 +3,12 @@ package storage
 import (
 	"context"
 	"sync"
+	"time"
 )
+
+// nextFence follows last. It is no less than the microseconds since 1970: should the counter be lost, or objects be moved to another
+// store with their fences, fences still go up.
+func nextFence(last uint64) uint64 { return max(last+1, uint64(time.Now().UnixMicro())) }
 
 // heldLease is a Lease of a backend of this package.
 type heldLease struct {

@@ -124,7 +124,7 @@ func (m *Memory) Lease(ctx context.Context, name string) (Lease, error) {
 		return nil, fmt.Errorf("wait for lease %s: %w", name, err)
 	}
 	m.mu.Lock()
-	m.fence++
+	m.fence = nextFence(m.fence)
 	fence := m.fence
 	m.mu.Unlock()
 	return newHeldLease(ctx, fence, func() error { m.leases.give(name); return nil }), nil
