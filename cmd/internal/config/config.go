@@ -13,6 +13,9 @@ import (
 )
 
 // Config is a whole configuration. It is not modified once [Load], [Parse] or [ForHost] returned it.
+//
+// Tags: toml is the key, enum the values that exist, as how a string is taken ("host": in canonical spelling; "file": relative to the file that names
+// it), restart that a reload cannot change it.
 type Config struct {
 	// Version of the key names. Only 1 exists.
 	Version int `toml:"version"`
@@ -66,8 +69,8 @@ func (c *Config) siteSource(i int) *source {
 // Listen is where clients reach us.
 type Listen struct {
 	// HTTP and HTTPS are host:port; empty turns the protocol off. Port 0 takes a free one.
-	HTTP  []Address `toml:"http"`
-	HTTPS []Address `toml:"https"`
+	HTTP  []Address `toml:"http" restart:"yes"`
+	HTTPS []Address `toml:"https" restart:"yes"`
 	HTTP3 bool      `toml:"http3"`
 
 	// Redirect sends plain HTTP to https with 308; challenges of a CA are answered before.
@@ -90,16 +93,16 @@ type Limits struct {
 	// UnknownNamesPerIP bounds names with neither a certificate nor a permission, per client address. Zero means no limit.
 	UnknownNamesPerIP Rate `toml:"unknown_names_per_ip"`
 
-	HandshakeTimeout time.Duration `toml:"handshake_timeout"` // accept to Finished
-	HeaderTimeout    time.Duration `toml:"header_timeout"`    // first byte of a request to the end of its header
-	IdleTimeout      time.Duration `toml:"idle_timeout"`      // between requests
-	HeaderBytes      Size          `toml:"header_bytes"`      // the whole request header
-	BodyBytes        Size          `toml:"body_bytes"`        // a request body; zero means no limit
+	HandshakeTimeout time.Duration `toml:"handshake_timeout" restart:"yes"` // accept to Finished
+	HeaderTimeout    time.Duration `toml:"header_timeout" restart:"yes"`    // first byte of a request to the end of its header
+	IdleTimeout      time.Duration `toml:"idle_timeout" restart:"yes"`      // between requests
+	HeaderBytes      Size          `toml:"header_bytes" restart:"yes"`      // the whole request header
+	BodyBytes        Size          `toml:"body_bytes"`                      // a request body; zero means no limit
 }
 
 // TLS is the policy of handshakes.
 type TLS struct {
-	MinVersion  string   `toml:"min_version" enum:"1.2|1.3"`
+	MinVersion  string   `toml:"min_version" restart:"yes" enum:"1.2|1.3"`
 	Groups      []string `toml:"groups" enum:"X25519MLKEM768|SecP256r1MLKEM768|SecP384r1MLKEM1024|X25519|P-256|P-384|P-521"`
 	UnknownName string   `toml:"unknown_name" enum:"alert|default|close"`
 
@@ -144,8 +147,8 @@ type EAB struct {
 
 // InternalCA serves names that no public CA may: see [Config.InternalNames].
 type InternalCA struct {
-	Names    []string      `toml:"names" as:"host"` // more names it may serve
-	Lifetime time.Duration `toml:"lifetime"`
+	Names    []string      `toml:"names" restart:"yes" as:"host"` // more names it may serve
+	Lifetime time.Duration `toml:"lifetime" restart:"yes"`
 }
 
 // Issue says how certificates are ordered and when they are renewed.
@@ -211,10 +214,10 @@ type OnDemand struct {
 
 // Storage is where certificates and accounts live.
 type Storage struct {
-	Kind string `toml:"kind" enum:"disk|s3"`
+	Kind string `toml:"kind" restart:"yes" enum:"disk|s3"`
 
 	// Path is the folder. As root /var/lib/gatelodge, otherwise gatelodge in the user's data folder.
-	Path string `toml:"path" as:"file"`
+	Path string `toml:"path" restart:"yes" as:"file"`
 
 	S3         S3         `toml:"s3"`
 	Encryption Encryption `toml:"encryption"`
@@ -388,22 +391,22 @@ type Redirect struct {
 // Admin is for the operator.
 type Admin struct {
 	// Listen is unix:///path; empty turns the API off. As root /run/gatelodge/admin.sock, otherwise in the user's runtime or data folder.
-	Listen string `toml:"listen"`
+	Listen string `toml:"listen" restart:"yes"`
 	Token  Secret `toml:"token"`
 
 	// Metrics is a loopback host:port for /metrics, /healthz and /readyz; empty turns it off.
-	Metrics   Address `toml:"metrics"`
+	Metrics   Address `toml:"metrics" restart:"yes"`
 	Ready     Address `toml:"ready"`
 	Dashboard bool    `toml:"dashboard"`
 }
 
 // Log says what is written where.
 type Log struct {
-	Format string `toml:"format" enum:"json|text"`
-	Level  string `toml:"level" enum:"debug|info|warn|error"`
+	Format string `toml:"format" restart:"yes" enum:"json|text"`
+	Level  string `toml:"level" restart:"yes" enum:"debug|info|warn|error"`
 
 	// Access is "stdout", "off" or a file.
-	Access string   `toml:"access"`
+	Access string   `toml:"access" restart:"yes"`
 	Redact []string `toml:"redact"`
 }
 

@@ -12,6 +12,9 @@ import (
 	"go.uber.org/zap"
 )
 
+// closeTime is for answers that have begun.
+const closeTime = 5 * time.Second
+
 // ServerConfig is what a Server is built with.
 type ServerConfig struct {
 	// Listener must be on loopback: nothing here asks who is there. The Server closes it. Required.
@@ -95,8 +98,10 @@ func (s *Server) Start() {
 	})
 }
 
-// Close stops listening, waits for answers that have begun until ctx ends, and for the Server's goroutine. Without Start it closes the listener.
-func (s *Server) Close(ctx context.Context) error {
+// Close stops listening, waits a little for answers that have begun, and for the Server's goroutine. Without Start it closes the listener.
+func (s *Server) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		err = errors.Join(err, s.http.Close())

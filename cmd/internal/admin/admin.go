@@ -1,0 +1,64 @@
+// Package admin is the operator's way into a running process: HTTP and JSON over a unix socket, and the client and the tables that the command line uses.
+//
+// Who may come in is decided by the kernel: the folder is 0700, the socket 0600, and each connection's peer must be the same user or root. The rooms that know certificates
+// and configuration are reached by funcs in [Config]; the types that cross the socket are this package's own.
+package admin
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatelodge/cmd/internal/config"
+)
+
+// ErrUnknownName is returned (wrapped) for a certificate that nobody here knows.
+var ErrUnknownName = errors.New("no such certificate")
+
+// CertStatus is what an operator sees of one certificate.
+type CertStatus struct {
+	Name  string `json:"name"`           // what the certificate is for
+	Site  string `json:"site,omitempty"` // the site that claims the name
+	State string `json:"state"`          // one word: "valid", "renewing", "expired", "failing", "waiting" ...
+	CA    string `json:"ca,omitempty"`   // who issued it
+	// The dates of the certificate, and when it will be renewed; zero where there is none.
+	NotBefore time.Time `json:"not_before,omitzero"`
+	NotAfter  time.Time `json:"not_after,omitzero"`
+	RenewAt   time.Time `json:"renew_at,omitzero"`
+
+	// What went wrong last, how often in a row, and when it is tried again.
+	LastError   string    `json:"last_error,omitempty"`
+	Attempts    int       `json:"attempts,omitempty"`
+	NextAttempt time.Time `json:"next_attempt,omitzero"`
+
+	Serial string            `json:"serial,omitempty"` // hexadecimal
+	Notes  map[string]string `json:"notes,omitempty"`  // for a person: protocol version, order URL, profile
+}
+
+// Config is what a Server is built with.
+type Config struct {
+	// Listen is "unix:///path/of/the.sock". The path is absolute. Required.
+	Listen string
+
+	// Certs returns all certificates; Cert the one of a name as a person wrote it, or an error that wraps ErrUnknownName. Required.
+	Certs func(ctx context.Context) ([]CertStatus, error)
+	Cert  func(ctx context.Context, name string) (CertStatus, error)
+
+	// Config returns the configuration that is in force. It shows itself without secrets. Required.
+	Config func() *config.Config
+
+	// Reload reads the configuration again. On error the old one stays. Required.
+	Reload func(ctx context.Context) error
+
+	// Logger is required.
+	Logger *zap.Logger
+}
+
+func (c *Config) validate() error {
+	if c.Certs == nil || c.Cert == nil || c.Config == nil || c.Reload == nil || c.Logger == nil {
+		return errors.New("admin: certs, cert, config, reload and logger are required")
+	}
+	return nil
+}

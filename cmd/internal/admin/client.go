@@ -1,0 +1,141 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"syscall"
+	"time"
+)
+
+// maxAnswer bounds what a Client reads: a million certificates fit.
+const maxAnswer = 1 << 30
+
+// Client asks a running process over its admin socket.
+type Client struct {
+	path string
+	http *http.Client
+}
+
+// NewClient takes the address in the spelling of the configuration: "unix:///run/gatelodge/admin.sock".
+func NewClient(listen string) (*Client, error) {
+	path, err := socketPath(listen)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{path: path}
+	c.http = &http.Client{
+		Timeout:   readTime + reloadTime + answerTime,
+		Transport: &http.Transport{DialContext: c.dial, DisableKeepAlives: true, DisableCompression: true},
+	}
+	return c, nil
+}
+
+// dial connects, unless the socket is somebody else's: who can write to its folder could answer in the server's place. Root trusts the path.
+func (c *Client) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 5 * time.Second}
+	conn, err := d.DialContext(ctx, "unix", c.path)
+	if err != nil {
+		return nil, err
+	}
+	uid, err := peerUID(conn.(*net.UnixConn))
+	if me := os.Geteuid(); err == nil && me != 0 && uid != me && uid != 0 {
+		err = fmt.Errorf("the user %d answers there", uid)
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+// Certs returns all certificates by name.
+func (c *Client) Certs(ctx context.Context) ([]CertStatus, error) {
+	var certs []CertStatus
+	err := c.do(ctx, http.MethodGet, "/certs", &certs)
+	return certs, err
+}
+
+// Cert returns the certificate of one name. The error wraps ErrUnknownName if there is none.
+func (c *Client) Cert(ctx context.Context, name string) (CertStatus, error) {
+	var cert CertStatus
+	err := c.do(ctx, http.MethodGet, "/certs/"+url.PathEscape(name), &cert)
+	return cert, err
+}
+
+// Config returns the configuration in force, as JSON.
+func (c *Client) Config(ctx context.Context) (json.RawMessage, error) {
+	var cfg json.RawMessage
+	err := c.do(ctx, http.MethodGet, "/config", &cfg)
+	return cfg, err
+}
+
+// Reload makes the process read its configuration again.
+func (c *Client) Reload(ctx context.Context) error {
+	return c.do(ctx, http.MethodPost, "/reload", nil)
+}
+
+func (c *Client) do(ctx context.Context, method, path string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, nil)
+	if err != nil {
+		return err
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return c.explain(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("read the answer of %s: %w", c.path, err)
+	}
+	if res.StatusCode != http.StatusOK {
+		return refused(res, body)
+	}
+	if into == nil {
+		return nil
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return fmt.Errorf("read the answer of %s: %w", c.path, err)
+	}
+	return nil
+}
+
+// refused turns a refusal back into the error that it was.
+func refused(res *http.Response, body []byte) error {
+	var r refusal
+	if err := json.Unmarshal(body, &r); err != nil || r.Error == "" {
+		return fmt.Errorf("the running gatelodge answers %s: is it of another version?", res.Status)
+	}
+	if res.StatusCode == http.StatusNotFound {
+		return &unknownName{r.Error}
+	}
+	return errors.New(r.Error)
+}
+
+// unknownName keeps the server's words.
+type unknownName struct{ text string }
+
+func (e *unknownName) Error() string { return e.text }
+func (e *unknownName) Unwrap() error { return ErrUnknownName }
+
+// explain says what to do about a server that cannot be reached.
+func (c *Client) explain(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("no gatelodge answers at %s: is it running, and is admin.listen the same?", c.path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s is for the user that gatelodge runs as, and root: use sudo", c.path)
+	}
+	return fmt.Errorf("ask the running gatelodge at %s: %w", c.path, err)
+}

@@ -1,0 +1,128 @@
+package admin
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+)
+
+// WriteJSON writes v for programs, indented.
+func WriteJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// WriteTable writes `certs list` for people: a line for each certificate. Now is what the times are relative to.
+func WriteTable(w io.Writer, certs []CertStatus, now time.Time) error {
+	if len(certs) == 0 {
+		_, err := fmt.Fprintln(w, "no certificates yet")
+		return err
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "NAME\tSTATE\tCA\tENDS\tRENEWS\tLAST ERROR")
+	for i := range certs {
+		c := &certs[i]
+		lastError := printable(c.LastError)
+		if !c.NextAttempt.IsZero() {
+			lastError = strings.TrimSpace(lastError + " (next attempt " + relative(c.NextAttempt, now) + ")")
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n",
+			printable(c.Name), printable(c.State), orDash(printable(c.CA)), relative(c.NotAfter, now), relative(c.RenewAt, now), orDash(lastError))
+	}
+	return tw.Flush()
+}
+
+// WriteStatus writes `certs show` for people: a line for each fact.
+func WriteStatus(w io.Writer, c CertStatus, now time.Time) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(key, value string) {
+		if value != "" {
+			fmt.Fprintf(tw, "%s\t%s\n", key, printable(value))
+		}
+	}
+	line("name", c.Name)
+	line("site", c.Site)
+	line("state", c.State)
+	line("ca", c.CA)
+	line("serial", c.Serial)
+	line("begins", absolute(c.NotBefore, now))
+	line("ends", absolute(c.NotAfter, now))
+	line("renews", absolute(c.RenewAt, now))
+	line("last error", c.LastError)
+	if c.Attempts > 0 {
+		line("attempts", fmt.Sprint(c.Attempts))
+	}
+	line("next attempt", absolute(c.NextAttempt, now))
+	for _, key := range noteKeys(c.Notes) {
+		line(strings.ReplaceAll(printable(key), "_", " "), c.Notes[key])
+	}
+	return tw.Flush()
+}
+
+func noteKeys(notes map[string]string) []string {
+	keys := make([]string, 0, len(notes))
+	for k := range notes {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// printable keeps a CA's words from steering the terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, s)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func absolute(t, now time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02 15:04:05 UTC") + " (" + relative(t, now) + ")"
+}
+
+// relative is "in 61d", "in 5m", "2h ago": the largest unit that fits at least twice, so that nothing is off by more than a half.
+func relative(t, now time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	d := t.Sub(now)
+	text := magnitude(d.Abs())
+	switch {
+	case text == "0s":
+		return "now"
+	case d < 0:
+		return text + " ago"
+	}
+	return "in " + text
+}
+
+func magnitude(d time.Duration) string {
+	for _, u := range []struct {
+		size time.Duration
+		name string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}} {
+		if d >= 2*u.size {
+			return fmt.Sprintf("%d%s", d/u.size, u.name)
+		}
+	}
+	return fmt.Sprintf("%ds", d/time.Second)
+}

@@ -1,0 +1,156 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	readTime   = 10 * time.Second // a client says what it wants in this time
+	answerTime = 10 * time.Second // to look at certificates, all of them at most
+	reloadTime = time.Minute      // to read the configuration again and apply it
+	closeTime  = 5 * time.Second  // for answers that have begun
+)
+
+// Server answers on the admin socket:
+//
+//	GET  /certs        all certificates, by name
+//	GET  /certs/NAME   one certificate
+//	GET  /config       the configuration in force
+//	POST /reload       read the configuration again
+//
+// Answers are JSON; a refusal is {"error": "..."}.
+type Server struct {
+	cfg    Config
+	socket *socket
+	http   *http.Server
+	done   sync.WaitGroup
+}
+
+// NewServer listens, but answers nothing until Start. Close is to be called in any case.
+func NewServer(cfg Config) (*Server, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	path, err := socketPath(cfg.Listen)
+	if err != nil {
+		return nil, err
+	}
+	l, err := listen(path, cfg.Logger)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, socket: l}
+	s.http = &http.Server{
+		Handler:           http.MaxBytesHandler(s.routes(), 1<<10),
+		ReadHeaderTimeout: readTime,
+		ReadTimeout:       readTime,
+		WriteTimeout:      readTime + reloadTime + answerTime,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          zap.NewStdLog(cfg.Logger),
+	}
+	return s, nil
+}
+
+// Start serves until Close.
+func (s *Server) Start() {
+	s.done.Go(func() {
+		if err := s.http.Serve(s.socket); !errors.Is(err, http.ErrServerClosed) {
+			s.cfg.Logger.Error("admin socket is no longer served", zap.Error(err))
+		}
+	})
+}
+
+// Close removes the socket, waits a little for answers that have begun, and for the Server's goroutine.
+func (s *Server) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(err, s.http.Close())
+	}
+	s.socket.Close() // closed by Shutdown already, unless Serve had not seen it yet
+	s.done.Wait()
+	return err
+}
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /certs", s.listCerts)
+	mux.HandleFunc("GET /certs/{name}", s.showCert)
+	mux.HandleFunc("GET /config", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, s.cfg.Config()) })
+	mux.HandleFunc("POST /reload", s.reload)
+	return mux
+}
+
+func (s *Server) listCerts(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), answerTime)
+	defer cancel()
+	certs, err := s.cfg.Certs(ctx)
+	if err != nil {
+		s.refuse(w, http.StatusInternalServerError, err)
+		return
+	}
+	certs = slices.Clone(certs)
+	slices.SortFunc(certs, func(a, b CertStatus) int { return strings.Compare(a.Name, b.Name) })
+	if certs == nil {
+		certs = []CertStatus{} // [] in JSON, not null
+	}
+	s.answer(w, http.StatusOK, certs)
+}
+
+func (s *Server) showCert(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), answerTime)
+	defer cancel()
+	cert, err := s.cfg.Cert(ctx, r.PathValue("name"))
+	switch {
+	case errors.Is(err, ErrUnknownName):
+		s.refuse(w, http.StatusNotFound, err)
+	case err != nil:
+		s.refuse(w, http.StatusInternalServerError, err)
+	default:
+		s.answer(w, http.StatusOK, cert)
+	}
+}
+
+// reload goes on when the client goes away: half a reload is nothing to want.
+func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), reloadTime)
+	defer cancel()
+	if err := s.cfg.Reload(ctx); err != nil {
+		s.refuse(w, http.StatusUnprocessableEntity, err)
+		return
+	}
+	s.answer(w, http.StatusOK, map[string]string{"status": "reloaded"})
+}
+
+func (s *Server) answer(w http.ResponseWriter, status int, body any) {
+	data, err := json.Marshal(body)
+	if err != nil {
+		s.cfg.Logger.Error("admin answer not encoded", zap.Error(err))
+		http.Error(w, `{"error":"the answer could not be encoded"}`, http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	if _, err := w.Write(append(data, '\n')); err != nil {
+		s.cfg.Logger.Debug("admin client went away", zap.Error(err))
+	}
+}
+
+func (s *Server) refuse(w http.ResponseWriter, status int, err error) {
+	s.answer(w, status, refusal{Error: err.Error()})
+}
+
+type refusal struct {
+	Error string `json:"error"`
+}
