@@ -125,13 +125,16 @@ func (s *socket) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		uid, err := peerUID(c)
-		if err == nil && (uid == 0 || uid == os.Geteuid()) {
+		if err == nil && permitted(uid, os.Geteuid()) {
 			return c, nil
 		}
 		s.log.Warn("admin connection refused", zap.Int("uid", uid), zap.Error(err))
 		c.Close()
 	}
 }
+
+// permitted reports whether a peer may do what this process can: the same user and root could anyway.
+func permitted(peer, me int) bool { return peer == me || peer == 0 }
 
 // Close removes the socket and gives the lock up.
 func (s *socket) Close() error {

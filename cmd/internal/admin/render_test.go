@@ -1,0 +1,102 @@
+package admin
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func sample(now time.Time) []CertStatus {
+	return []CertStatus{
+		{
+			Name: "example.com", Site: "example.com", State: "valid", CA: "letsencrypt", Serial: "04ab",
+			NotBefore: now.Add(-29 * 24 * time.Hour), NotAfter: now.Add(61 * 24 * time.Hour), RenewAt: now.Add(31 * 24 * time.Hour),
+			Notes: map[string]string{"order": "https://ca.example/order/1", "acme_version": "2"},
+		},
+		{
+			Name: "new.example.com", Site: "example.com", State: "failing", Attempts: 2,
+			LastError: "DNS problem: \x1b[31mNXDOMAIN", NextAttempt: now.Add(95 * time.Second),
+		},
+	}
+}
+
+func TestWriteTable_IsALineForEachCertificate(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	var b strings.Builder
+	if err := WriteTable(&b, sample(now), now); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+NAME             STATE    CA           ENDS    RENEWS  LAST ERROR
+example.com      valid    letsencrypt  in 61d  in 31d  -
+new.example.com  failing  -            -       -       DNS problem:  [31mNXDOMAIN (next attempt in 95s)
+`
+	if diff := cmp.Diff(want, "\n"+b.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	b.Reset()
+	if err := WriteTable(&b, nil, now); err != nil || b.String() != "no certificates yet\n" {
+		t.Errorf("an empty table is %q, %v", b.String(), err)
+	}
+}
+
+func TestWriteStatus_IsALineForEachFact(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	var b strings.Builder
+	for _, c := range sample(now) {
+		if err := WriteStatus(&b, c, now); err != nil {
+			t.Fatal(err)
+		}
+		b.WriteByte('\n')
+	}
+	want := `
+name          example.com
+site          example.com
+state         valid
+ca            letsencrypt
+serial        04ab
+begins        2025-12-03 12:00:00 UTC (29d ago)
+ends          2026-03-03 12:00:00 UTC (in 61d)
+renews        2026-02-01 12:00:00 UTC (in 31d)
+acme version  2
+order         https://ca.example/order/1
+
+name          new.example.com
+site          example.com
+state         failing
+last error    DNS problem:  [31mNXDOMAIN
+attempts      2
+next attempt  2026-01-01 12:01:35 UTC (in 95s)
+
+`
+	if diff := cmp.Diff(want, "\n"+b.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestWriteJSON_LeavesOutWhatIsNotThere(t *testing.T) {
+	var b strings.Builder
+	if err := WriteJSON(&b, CertStatus{Name: "a", State: "waiting"}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "{\n  \"name\": \"a\",\n  \"state\": \"waiting\"\n}\n"; b.String() != want {
+		t.Errorf("got %s, want %s", b.String(), want)
+	}
+}
+
+func TestRelative_SaysTimesInOneUnit(t *testing.T) {
+	now := time.Now()
+	for d, want := range map[time.Duration]string{
+		0: "now", 400 * time.Millisecond: "now", 59 * time.Second: "in 59s", 90 * time.Minute: "in 90m",
+		-3 * time.Hour: "3h ago", 47 * time.Hour: "in 47h", 90 * 24 * time.Hour: "in 90d",
+	} {
+		if got := relative(now.Add(d), now); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+	if got := relative(time.Time{}, now); got != "-" {
+		t.Errorf("no time: %q", got)
+	}
+}
