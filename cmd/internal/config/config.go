@@ -243,8 +243,11 @@ type Encryption struct {
 
 // Cache bounds certificates in memory.
 type Cache struct {
-	Memory   Size          `toml:"memory"`
-	Preload  string        `toml:"preload" enum:"none|hot|all"`
+	// Memory is for certificates; names beyond it cost a read of the storage at each handshake.
+	Memory  Size   `toml:"memory"`
+	Preload string `toml:"preload" enum:"none|hot|all"`
+
+	// Negative is how long it is remembered that a name has no stored certificate.
 	Negative time.Duration `toml:"negative"`
 }
 

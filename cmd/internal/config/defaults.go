@@ -56,7 +56,7 @@ func Default() *Config {
 			Path: dataDir(),
 			S3:   S3{Credentials: "auto", ConditionalWrites: "require"},
 		},
-		Cache:   Cache{Preload: "none"},
+		Cache:   Cache{Memory: 256 << 20, Preload: "none", Negative: time.Minute},
 		Admin:   Admin{Listen: adminListen(), Metrics: "127.0.0.1:9180"},
 		Log:     Log{Format: "json", Level: "info", Access: "stdout", Redact: []string{"Authorization", "Cookie"}},
 		Trace:   Trace{Sample: 0.01},

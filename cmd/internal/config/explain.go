@@ -53,13 +53,13 @@ func (c *Config) explainSite(b *strings.Builder, s *ResolvedSite) {
 }
 
 func (c *Config) explainIssuer(s *ResolvedSite, host string) string {
-	if s.Certificate != "" {
-		return "certificate " + s.Certificate
+	if s.CertFile != "" {
+		return "certificate " + s.CertFile
 	}
-	issuers := strings.Join(c.Issuers(host, s.CA), ", then ")
+	issuers := strings.Join(c.Issuers(host, s.CAs), ", then ")
 	if host == "*" || issuers == "" { // the CA depends on the name
 		issuers = "by name"
-		if general := c.Issuers("*", s.CA); len(general) > 0 {
+		if general := c.Issuers("*", s.CAs); len(general) > 0 {
 			issuers += ", usually " + strings.Join(general, ", then ")
 		}
 	}

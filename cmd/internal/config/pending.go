@@ -80,9 +80,7 @@ var pending = []pendingRow{
 	{Key: "storage.encryption.keys", Feature: "sealing keys at rest", Now: "leave it out: files are readable by their owner only", Only: []string{"[]"}},
 	{Key: "storage.encryption.require", Feature: "sealing keys at rest", Now: "leave it out or write false", Only: []string{"false"}},
 
-	{Key: "cache.memory", Feature: "a budget for certificates in memory", Now: "leave it out"},
 	{Key: "cache.preload", Feature: "loading certificates ahead", Now: `leave it out or write "none"`, Only: []string{`"none"`}},
-	{Key: "cache.negative", Feature: "setting how long an absent certificate is remembered", Now: "leave it out"},
 
 	{Key: "dns", Feature: "validation by DNS", Now: `leave it out: "tls-alpn-01" and "http-01" work`},
 

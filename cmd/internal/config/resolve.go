@@ -24,11 +24,11 @@ type ResolvedSite struct {
 	// Upstream has exactly one target in this build.
 	Upstream Upstream
 
-	CA               []string // restricts who issues; empty means the rule of Issuers
-	Certificate, Key string   // PEM files; both or none
-	OnDemand         bool
-	AccessLog        bool
-	BodyBytes        int64 // zero means no limit
+	CAs               []string // restricts who issues; empty means the rule of Issuers
+	CertFile, KeyFile string   // PEM files of one's own; both or none
+	OnDemand          bool
+	AccessLog         bool
+	BodyBytes         int64 // zero means no limit
 }
 
 // Resolve returns the sites in the order of the configuration.
@@ -37,8 +37,8 @@ func (c *Config) Resolve() []ResolvedSite {
 	for i := range c.Sites {
 		s := &c.Sites[i]
 		r := ResolvedSite{
-			Name: s.Hosts[0], Hosts: s.Hosts, UpstreamName: s.To.Upstream, CA: s.CA,
-			Certificate: s.Certificate, Key: s.Key, OnDemand: s.OnDemand && s.Certificate == "", AccessLog: s.AccessLog,
+			Name: s.Hosts[0], Hosts: s.Hosts, UpstreamName: s.To.Upstream, CAs: s.CA,
+			CertFile: s.Certificate, KeyFile: s.Key, OnDemand: s.OnDemand && s.Certificate == "", AccessLog: s.AccessLog,
 			BodyBytes: int64(s.BodyBytes),
 		}
 		if r.BodyBytes == 0 {
@@ -61,7 +61,7 @@ func (c *Config) Resolve() []ResolvedSite {
 func (c *Config) Listed() []string {
 	var names []string
 	for _, s := range c.Resolve() {
-		if s.OnDemand || s.Certificate != "" {
+		if s.OnDemand || s.CertFile != "" {
 			continue
 		}
 		for _, h := range s.Hosts {

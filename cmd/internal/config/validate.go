@@ -253,6 +253,10 @@ func (v *validator) process() {
 	if v.c.Storage.Path == "" {
 		v.fault(src.key("storage").key("path"), `write path = "/var/lib/gatelodge"`, "there is no folder for certificates, and no home to take one in")
 	}
+	if n := v.c.Cache.Memory; n < 1<<20 {
+		v.fault(src.key("cache").key("memory"), `write "1MiB" at least`, "%s is too little for certificates", n)
+	}
+	v.positive(src.key("cache").key("negative"), v.c.Cache.Negative)
 	v.adminListen(src.key("admin").key("listen"), v.c.Admin.Listen)
 	metrics := v.c.Admin.Metrics
 	switch at := src.key("admin").key("metrics"); {
