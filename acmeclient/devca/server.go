@@ -56,9 +56,8 @@ type endpoint struct {
 }
 
 var (
-	get     = []string{http.MethodGet, http.MethodHead}
-	post    = []string{http.MethodPost}
-	getPost = []string{http.MethodGet, http.MethodHead, http.MethodPost}
+	get  = []string{http.MethodGet, http.MethodHead}
+	post = []string{http.MethodPost}
 )
 
 // endpointsV2 are the resources of RFC 8555 §7.1 but the directory, whose address depends on the configuration.

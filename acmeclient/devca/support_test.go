@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -35,11 +36,13 @@ type site struct {
 func newSite(t *testing.T) *site {
 	t.Helper()
 	s := &site{files: make(map[string]string), certs: make(map[string]*tls.Certificate)}
-	web := httptest.NewServer(s)
+	web := httptest.NewUnstartedServer(s)
+	web.Config.ErrorLog = log.New(io.Discard, "", 0)
+	web.Start()
 	t.Cleanup(web.Close)
 	secure := httptest.NewUnstartedServer(s)
 	secure.TLS = &tls.Config{NextProtos: []string{"acme-tls/1", "http/1.1"}, GetCertificate: s.certificate}
-	secure.Config.ErrorLog = nil
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secure.StartTLS()
 	t.Cleanup(secure.Close)
 	s.httpAddr, s.tlsAddr = web.Listener.Addr().String(), secure.Listener.Addr().String()
@@ -208,8 +211,14 @@ func authorize(t *testing.T, s *site, client *acme.Client, kind string, names ..
 			_, err := client.Accept(ctx, ch)
 			must(t, err)
 		}
-		_, err = client.WaitAuthorization(ctx, u)
-		must(t, err)
+		// Not WaitAuthorization: that sleeps for a second.
+		for z.Status == acme.StatusPending {
+			z, err = client.GetAuthorization(ctx, u)
+			must(t, err)
+		}
+		if z.Status != acme.StatusValid {
+			t.Fatalf("authorization of %s is %s: %v", z.Identifier.Value, z.Status, z.Challenges[0].Error)
+		}
 	}
 	o, err = client.WaitOrder(ctx, o.URI)
 	must(t, err)

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // The challenge types.
@@ -41,6 +42,29 @@ type validationRecord struct {
 	Port     string   `json:"port,omitempty"`
 	Resolved []string `json:"addressesResolved,omitempty"`
 	Used     string   `json:"addressUsed,omitempty"`
+}
+
+// trail collects records from the transport, whose dialling goroutine may outlive the request that it was for.
+type trail struct {
+	mu   sync.Mutex // guards list
+	list []validationRecord
+}
+
+func (t *trail) add(r validationRecord) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.list = append(t.list, r)
+}
+
+// records returns a copy, the first one with the URL that was asked for.
+func (t *trail) records(url string) []validationRecord {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := slices.Clone(t.list)
+	if len(list) > 0 {
+		list[0].URL = url
+	}
+	return list
 }
 
 // targets are the addresses that validation connects to, as IP:port; empty ones are not offered.
@@ -95,7 +119,7 @@ const maxRedirects = 10
 
 // validateHTTP: RFC 8555 §8.3. Redirects may name any host, but lead only to our two addresses: port 80 is HTTPAddr and port 443 TLSAddr.
 func (ca *CA) validateHTTP(ctx context.Context, v validation) ([]validationRecord, *problem) {
-	var records []validationRecord
+	var trail trail
 	t := ca.targets.Load()
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -103,7 +127,7 @@ func (ca *CA) validateHTTP(ctx context.Context, v validation) ([]validationRecor
 			if err != nil {
 				return nil, err
 			}
-			records = append(records, record)
+			trail.add(record)
 			return ca.cfg.Dial(ctx, network, to)
 		},
 		// RFC 8555 §8.3 lets https redirects go unverified: the certificate may be what this order is for.
@@ -130,13 +154,10 @@ func (ca *CA) validateHTTP(ctx context.Context, v validation) ([]validationRecor
 	req.Header.Set("User-Agent", "devca validation")
 	resp, err := client.Do(req)
 	if err != nil {
-		return records, connectionProblem("fetch "+u.String(), err)
+		return trail.records(u.String()), connectionProblem("fetch "+u.String(), err)
 	}
 	defer resp.Body.Close()
-	if len(records) > 0 {
-		records[0].URL = u.String()
-	}
-	return records, checkHTTPAnswer(resp, u.String(), v.keyAuth)
+	return trail.records(u.String()), checkHTTPAnswer(resp, u.String(), v.keyAuth)
 }
 
 func checkHTTPAnswer(resp *http.Response, u, keyAuth string) *problem {
@@ -313,17 +334,19 @@ func connectionProblem(doing string, err error) *problem {
 	return newProblem(http.StatusBadRequest, "connection", "%s: %v", doing, err)
 }
 
+// isTLS reports whether a handshake failed by TLS's own rules: an alert of either side, or an answer that is no TLS.
 func isTLS(err error) bool {
-	var alert tls.AlertError
 	var record tls.RecordHeaderError
-	return errors.As(err, &alert) || errors.As(err, &record)
+	var op *net.OpError
+	return errors.As(err, &record) || errors.As(err, &op) && (op.Op == "remote error" || op.Op == "local error")
 }
 
-// tlsProblem is for a handshake that failed. One that ended before TLS began is a connection problem.
+// tlsProblem is for a handshake that failed. One that the network ended is a connection problem; what is left is what crypto/tls found wrong itself.
 func tlsProblem(err error) *problem {
 	var op *net.OpError
-	if errors.As(err, &op) && !isTLS(err) && op.Op != "remote error" || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) {
-		return newProblem(http.StatusBadRequest, "connection", "TLS handshake: %v", err)
+	kind := "tls"
+	if !isTLS(err) && (errors.As(err, &op) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF)) {
+		kind = "connection"
 	}
-	return newProblem(http.StatusBadRequest, "tls", "TLS handshake: %v", err)
+	return newProblem(http.StatusBadRequest, kind, "TLS handshake: %v", err)
 }
