@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -15,9 +16,10 @@ type Config struct {
 	// HTTPS are the listeners that speak TLS, HTTP those that speak plain HTTP/1.1. The Server closes them. At least one is required.
 	HTTPS, HTTP []net.Listener
 
-	// GetCertificate returns the certificate for a handshake. A nil certificate without an error ends the handshake with the alert
-	// unrecognized_name (RFC 6066 §3); an error with internal_error. Required if there are HTTPS listeners.
-	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// GetCertificate returns the certificate for a handshake. hello.ServerName is canonical (hostname.Normalize), and Settings.DefaultName where
+	// the client sent none. A nil certificate without an error ends the handshake with the alert unrecognized_name (RFC 6066 §3); an error with
+	// internal_error. It may take Limits.CertificateWait, for which the handshake's own clock stands still. Required if there are HTTPS listeners.
+	GetCertificate func(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 
 	// Challenges wraps a handler with the answers to a CA's http-01 requests (RFC 8555 §8.3). It answers only tokens that are pending for the
 	// request's host; all else takes the normal way with its guards. Nil: none.
@@ -29,6 +31,9 @@ type Config struct {
 	// MinVersion is the lowest TLS version; zero means TLS 1.2.
 	MinVersion uint16
 
+	// Groups are the key exchanges to offer; empty means X25519MLKEM768, X25519 and P-256. crypto/tls prefers the post-quantum hybrid whatever the order.
+	Groups []tls.CurveID
+
 	// Logger is required. AccessLog gets one record per request; nil turns it off.
 	Logger, AccessLog *zap.Logger
 
@@ -38,16 +43,18 @@ type Config struct {
 
 // Limits bound what a client may take. Zero values mean the defaults of config.example.toml.
 type Limits struct {
-	HandshakeTimeout time.Duration // accept to Finished; zero means 10 s
+	HandshakeTimeout time.Duration // accept to Finished, without CertificateWait; zero means 10 s
+	CertificateWait  time.Duration // what GetCertificate may take; zero means 30 s
 	HeaderTimeout    time.Duration // first byte of a request to the end of its header; zero means 10 s
 	IdleTimeout      time.Duration // between requests; zero means 2 m
+	StallTimeout     time.Duration // a client takes or gives nothing while we wait for it; zero means 1 m
 	HeaderBytes      int           // whole request header; zero means 64 KiB
 	BodyBytes        int64         // request body; zero means no limit
 }
 
 // Settings are what a reload may change. They are replaced whole and never modified; a request keeps those it started with.
 type Settings struct {
-	// Sites in the order of the configuration. The first that names a host exactly has it, then the longest wildcard, then "*".
+	// Sites have distinct hosts. The one that names a host exactly has it, then the wildcard one label above it, then "*".
 	Sites []Site
 
 	// RedirectHTTP sends plain HTTP requests for a site's host to https with 308, challenges excepted. Otherwise they are served.
@@ -56,25 +63,26 @@ type Settings struct {
 	// HTTPSPort is the port that redirects name; zero or 443 leaves it out.
 	HTTPSPort int
 
-	// TrustedProxies may send X-Forwarded-For, -Proto and -Host that we believe.
+	// TrustedProxies may send X-Forwarded-For, -Proto and -Host, X-Real-IP and X-Request-Id that we believe.
 	TrustedProxies []netip.Prefix
 
 	// UnknownClose closes the connection of a client that names no site of ours, instead of the TLS alert.
 	UnknownClose bool
 
-	// DefaultName stands in for a missing SNI; empty refuses such clients.
+	// DefaultName stands in for a missing SNI; empty refuses such clients. It is canonical.
 	DefaultName string
 }
 
 // Site is what answers for some hosts.
 type Site struct {
-	// Name names the site in logs: its first host.
+	// Name names the site in logs: its first host. No two sites have the same.
 	Name string
 
 	// Hosts are canonical (hostname.FromConfig): "example.com", "*.example.com" (exactly one label more), "*".
 	Hosts []string
 
-	// Upstream is where requests go. The RoundTripper is safe for concurrent use; its errors become 502 or 504 (see upstream.ErrTimeout).
+	// Upstream is where requests go. The RoundTripper is safe for concurrent use and fills in scheme and host of the URL itself; its errors become
+	// 502 or 504 (see upstream.ErrTimeout).
 	Upstream http.RoundTripper
 
 	// AccessLog: requests of this site are logged.
@@ -87,7 +95,59 @@ type Site struct {
 // Metrics receives counts, without names. Implementations return at once and allocate nothing.
 type Metrics interface {
 	Handshake(ok bool, took time.Duration)
-	Request(protocol string, status int, took time.Duration) // protocol "h1" or "h2"
-	UpstreamError(class string)                              // "connect", "timeout", "protocol", "aborted"
+	Request(protocol string, status int, took time.Duration) // protocol "h1" or "h2"; status 499 where the client left before there was one
+	UpstreamError(class string)                              // upstream.Classify, without "canceled"
 	Connections(delta int)
 }
+
+// noMetrics stands in for a nil Metrics.
+type noMetrics struct{}
+
+func (noMetrics) Handshake(bool, time.Duration)      {}
+func (noMetrics) Request(string, int, time.Duration) {}
+func (noMetrics) UpstreamError(string)               {}
+func (noMetrics) Connections(int)                    {}
+
+func (l Limits) withDefaults() Limits {
+	orDefault(&l.HandshakeTimeout, 10*time.Second)
+	orDefault(&l.CertificateWait, 30*time.Second)
+	orDefault(&l.HeaderTimeout, 10*time.Second)
+	orDefault(&l.IdleTimeout, 2*time.Minute)
+	orDefault(&l.StallTimeout, time.Minute)
+	orDefault(&l.HeaderBytes, 64<<10)
+	return l
+}
+
+func orDefault[T comparable](v *T, d T) {
+	if *v == *new(T) {
+		*v = d
+	}
+}
+
+// withDefaults checks what is required and fills in what is not.
+func (c Config) withDefaults() (Config, error) {
+	var errs []error
+	if len(c.HTTPS)+len(c.HTTP) == 0 {
+		errs = append(errs, errors.New("proxy: no listener"))
+	}
+	if len(c.HTTPS) > 0 && c.GetCertificate == nil {
+		errs = append(errs, errors.New("proxy: HTTPS listeners without GetCertificate"))
+	}
+	if c.Logger == nil {
+		errs = append(errs, errors.New("proxy: no Logger"))
+	}
+	c.Limits = c.Limits.withDefaults()
+	if c.Limits.HeaderBytes < minHeaderBytes {
+		errs = append(errs, errors.New("proxy: Limits.HeaderBytes is below 8 KiB, which refuses ordinary browsers"))
+	}
+	orDefault(&c.MinVersion, tls.VersionTLS12)
+	if len(c.Groups) == 0 {
+		c.Groups = []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256}
+	}
+	if c.Metrics == nil {
+		c.Metrics = noMetrics{}
+	}
+	return c, errors.Join(errs...)
+}
+
+const minHeaderBytes = 8 << 10

@@ -1,0 +1,138 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"crypto/tls"
+
+	"go.uber.org/zap"
+)
+
+// accept takes connections from l until it is closed and gives each to take, which must not block. An error that is not the closing of l and
+// does not pass away goes to failed.
+func (s *Server) accept(ctx context.Context, l net.Listener, take func(*conn), failed chan<- error) {
+	var pause time.Duration
+	for {
+		nc, err := l.Accept()
+		if err == nil {
+			pause = 0
+			take(s.newConn(nc))
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
+			select {
+			case <-s.draining:
+			case <-ctx.Done():
+			default:
+				failed <- err
+			}
+			return
+		}
+		// Out of descriptors, or a connection that was reset before we took it: both pass.
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		s.log.Warn("accept", zap.Error(err), zap.Stringer("listener", l.Addr()), zap.Duration("pause", pause))
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// conn is a client's connection, from accept to close, with what all its requests share.
+type conn struct {
+	net.Conn
+	srv      *Server
+	accepted time.Time
+	peer     netip.Addr // who connected: the client, or a proxy in front of us
+	closed   atomic.Bool
+
+	// The handshake sets these before a request can read them. Without TLS they are zero.
+	site    string // name of the site that the handshake chose
+	name    string // canonical SNI, or Settings.DefaultName
+	version uint16 // of TLS
+
+	h1 *h1Conn // nil for HTTP/2
+}
+
+func (s *Server) newConn(nc net.Conn) *conn {
+	c := &conn{Conn: nc, srv: s, accepted: time.Now()}
+	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		c.peer = a.AddrPort().Addr().Unmap()
+	}
+	s.cfg.Metrics.Connections(1)
+	return c
+}
+
+// Close may be called more than once; net/http does.
+func (c *conn) Close() error {
+	if !c.closed.Swap(true) {
+		c.srv.cfg.Metrics.Connections(-1)
+	}
+	return c.Conn.Close()
+}
+
+// CloseWrite sends FIN.
+func (c *conn) CloseWrite() error {
+	if cw, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return cw.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+func (s *Server) takePlain(c *conn) { s.h1Queue.put(s.newH1Conn(c, c)) }
+
+// queue hands connections to an http.Server as if it had accepted them.
+type queue struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newQueue() *queue { return &queue{conns: make(chan net.Conn), closed: make(chan struct{})} }
+
+// put gives c to the http.Server, or closes it if there is none any more.
+func (q *queue) put(c net.Conn) {
+	select {
+	case q.conns <- c:
+	case <-q.closed:
+		_ = c.Close()
+	}
+}
+
+func (q *queue) Accept() (net.Conn, error) {
+	select {
+	case c := <-q.conns:
+		return c, nil
+	case <-q.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (q *queue) Close() error {
+	q.once.Do(func() { close(q.closed) })
+	return nil
+}
+
+func (q *queue) Addr() net.Addr { return &net.TCPAddr{} }
+
+type connKey struct{}
+
+// withConn makes the connection known to its requests; see connOf.
+func withConn(ctx context.Context, nc net.Conn) context.Context {
+	switch c := nc.(type) {
+	case *h1Conn:
+		return context.WithValue(ctx, connKey{}, c.conn)
+	case *tls.Conn:
+		return context.WithValue(ctx, connKey{}, c.NetConn())
+	}
+	return ctx
+}
+
+func connOf(ctx context.Context) *conn { return ctx.Value(connKey{}).(*conn) }

@@ -1,0 +1,154 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+var (
+	errBodyTooLarge = errors.New("request body too large")
+	errBodyFinished = errors.New("request body read after the request")
+	errBodyBegun    = errors.New("request body was sent already")
+)
+
+// requestBody is the client's body on its way to the upstream, read by the transport's goroutine. The transport may outlive the request and even be in
+// the middle of a Read when the answer is complete, so finish ends that.
+type requestBody struct {
+	x     *exchange
+	src   io.ReadCloser
+	limit int64       // zero means none
+	out   http.Header // trailers towards the upstream, filled in at the end of the body
+
+	// gate delays the first Read over HTTP/2 until the upstream wants the body (RFC 9110 §10.1.1), since net/http answers a first Read with 100.
+	gate     chan struct{}
+	openGate sync.Once
+
+	reading  sync.Mutex // held during Read
+	finished atomic.Bool
+	complete atomic.Bool // the end was seen
+	bytes    atomic.Int64
+	failure  atomic.Pointer[error]
+	armed    time.Time // when the read deadline was last set
+}
+
+// continueWait is how long a client over HTTP/2 that expects 100 waits for an upstream which does not say so. Over HTTP/1.1 nobody waits.
+const continueWait = 2 * time.Second
+
+func (x *exchange) newRequestBody() *requestBody {
+	b := &requestBody{x: x, src: x.r.Body, limit: x.srv.bodyLimit(x.site)}
+	if x.conn.h1 == nil && x.r.Header["Expect"] != nil {
+		b.gate = make(chan struct{})
+	}
+	return b
+}
+
+func (b *requestBody) Read(p []byte) (int, error) {
+	if b.gate != nil {
+		b.waitContinue()
+	}
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	if b.finished.Load() {
+		return 0, errBodyFinished
+	}
+	b.armDeadline()
+	n, err := b.src.Read(p)
+	total := b.bytes.Add(int64(n))
+	switch {
+	case b.limit > 0 && total > b.limit:
+		n, err = 0, errBodyTooLarge
+	case err == io.EOF:
+		b.takeTrailers()
+		b.disarmDeadline()
+		b.complete.Store(true)
+	}
+	if err != nil && err != io.EOF && !b.finished.Load() {
+		b.failure.CompareAndSwap(nil, &err)
+	}
+	return n, err
+}
+
+// Close does nothing: the transport calls it when it has lost interest, but the client's connection is not its to close.
+func (b *requestBody) Close() error { return nil }
+
+// again is http.Request.GetBody: it lets the transport try another connection when the one it took from the pool turns out to be closed, as long as nothing
+// of the body was read.
+func (b *requestBody) again() (io.ReadCloser, error) {
+	if b.bytes.Load() > 0 || b.complete.Load() || b.err() != nil {
+		return nil, errBodyBegun
+	}
+	return b, nil
+}
+
+// err returns why the body could not be read, nil if it could.
+func (b *requestBody) err() error {
+	if e := b.failure.Load(); e != nil {
+		return *e
+	}
+	return nil
+}
+
+// finish makes every Read fail from now on, also one that is waiting for the client, and returns when none is under way.
+func (b *requestBody) finish() {
+	b.finished.Store(true)
+	b.proceed()
+	if !b.reading.TryLock() {
+		_ = http.NewResponseController(b.x.ResponseWriter).SetReadDeadline(time.Unix(1, 0))
+		b.reading.Lock()
+	}
+	b.reading.Unlock()
+}
+
+// proceed opens the gate: the upstream wants the body.
+func (b *requestBody) proceed() {
+	if b.gate != nil {
+		b.openGate.Do(func() { close(b.gate) })
+	}
+}
+
+func (b *requestBody) waitContinue() {
+	select {
+	case <-b.gate:
+		return
+	default:
+	}
+	timer := time.NewTimer(continueWait)
+	defer timer.Stop()
+	select {
+	case <-b.gate:
+	case <-timer.C:
+		b.proceed()
+	}
+}
+
+// armDeadline bounds the time in which a client that announced a length sends nothing at all. A body without a length may be one half of a conversation, in
+// which silence is no fault.
+func (b *requestBody) armDeadline() {
+	stall := b.x.srv.cfg.Limits.StallTimeout
+	if now := time.Now(); b.x.r.ContentLength > 0 && now.Sub(b.armed) > stall/8 {
+		b.armed = now
+		_ = http.NewResponseController(b.x.ResponseWriter).SetReadDeadline(now.Add(stall))
+	}
+}
+
+func (b *requestBody) disarmDeadline() {
+	if !b.armed.IsZero() {
+		_ = http.NewResponseController(b.x.ResponseWriter).SetReadDeadline(time.Time{})
+	}
+}
+
+// takeTrailers passes the client's trailers on, but for those that must not trail.
+func (b *requestBody) takeTrailers() {
+	if b.out == nil {
+		return
+	}
+	for name, v := range b.x.r.Trailer {
+		if mayTrail(name) && len(v) > 0 {
+			b.out[name] = v
+		}
+	}
+}

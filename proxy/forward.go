@@ -1,0 +1,175 @@
+package proxy
+
+import (
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"net/url"
+	"strings"
+	"sync"
+
+	"gatelodge/proxy/upstream"
+)
+
+// forward brings the request to the upstream of its site and the answer to the client. It is written out instead of httputil.ReverseProxy, which
+// rewrites queries, relays 1xx without bound, does not read and write at the same time over HTTP/1.1, and loses sight of upgraded connections.
+func (x *exchange) forward() {
+	in := &informer{x: x}
+	res, err := x.site.Upstream.RoundTrip(x.outgoing(in))
+	in.stop()
+	if err != nil {
+		x.upstreamFailed(err)
+		return
+	}
+	if res.Request != nil {
+		x.upstream = res.Request.URL.Scheme + "://" + res.Request.URL.Host
+	}
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		x.switchProtocols(res)
+		return
+	}
+	x.respond(res)
+}
+
+// outgoing is the request as the upstream gets it. The header is the client's own map, cleaned: nobody else reads it any more.
+func (x *exchange) outgoing(in *informer) *http.Request {
+	r := x.r
+	trace := &httptrace.ClientTrace{Got1xxResponse: in.informational}
+	out := r.WithContext(httptrace.WithClientTrace(r.Context(), trace))
+	out.URL = outgoingURL(r)
+	out.RequestURI = ""
+	out.Close = false
+	out.TransferEncoding, out.Trailer = nil, nil
+
+	wantsTrailers := hasToken(r.Header["Te"], "trailers")
+	cleanRequestHeader(out.Header, x.trusted)
+	x.setForwarded(out.Header)
+	if wantsTrailers { // hop by hop, but we can do it on both sides
+		out.Header["Te"] = []string{"trailers"}
+	}
+	if x.upgrade != "" {
+		out.Header["Connection"] = []string{"Upgrade"}
+		out.Header["Upgrade"] = []string{x.upgrade}
+	}
+	if _, ok := out.Header["User-Agent"]; !ok {
+		out.Header["User-Agent"] = noValue
+	}
+	x.outgoingBody(out)
+	return out
+}
+
+// outgoingURL is the target with path and query as the client wrote them; scheme and host are the upstream's to fill in.
+func outgoingURL(r *http.Request) *url.URL {
+	u := &url.URL{RawQuery: r.URL.RawQuery, ForceQuery: r.URL.ForceQuery}
+	if path := pathOf(r.RequestURI); strings.HasPrefix(path, "//") || path == "*" {
+		u.Path, u.RawPath = r.URL.Path, r.URL.RawPath // see checkTarget
+	} else {
+		u.Opaque = path
+	}
+	return u
+}
+
+// outgoingBody gives out the body of the request, if there is one, and sees to it that nothing is sent twice.
+func (x *exchange) outgoingBody(out *http.Request) {
+	if x.r.ContentLength == 0 {
+		out.Body = nil
+		if !isSafe(out.Method) {
+			// http.Transport repeats a request with one of these fields although bytes of it were sent. It looks for the usual spelling; upstreams
+			// compare without case (RFC 9110 §5.1).
+			renameToLower(out.Header, "Idempotency-Key")
+			renameToLower(out.Header, "X-Idempotency-Key")
+		}
+		return
+	}
+	x.body = x.newRequestBody()
+	out.Body, out.GetBody = x.body, x.body.again
+	if x.r.Trailer != nil || x.r.ContentLength < 0 {
+		out.Trailer = http.Header{}
+		for name := range x.r.Trailer {
+			if mayTrail(name) {
+				out.Trailer[name] = nil
+			}
+		}
+		x.body.out = out.Trailer
+	}
+	if x.r.ContentLength < 0 || len(out.Trailer) > 0 {
+		out.ContentLength = -1
+		out.TransferEncoding = []string{"chunked"}
+	}
+	if x.conn.h1 != nil {
+		_ = http.NewResponseController(x.ResponseWriter).EnableFullDuplex() // answers may begin before the request has ended
+	}
+}
+
+func isSafe(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return false
+}
+
+func renameToLower(h http.Header, name string) {
+	if v, ok := h[name]; ok {
+		delete(h, name)
+		h[strings.ToLower(name)] = v
+	}
+}
+
+// maxInformational bounds the 1xx answers to one request: each is written to the client, and an upstream could send them for ever.
+const maxInformational = 16
+
+// informer passes 1xx answers on while the upstream works. The transport calls it from its own goroutine, possibly after RoundTrip has returned.
+type informer struct {
+	x     *exchange
+	mu    sync.Mutex
+	count int
+	done  bool
+}
+
+func (in *informer) stop() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.done = true
+}
+
+func (in *informer) informational(code int, header textproto.MIMEHeader) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.done {
+		return nil
+	}
+	if in.count++; in.count > maxInformational {
+		return &upstream.Error{Class: upstream.ErrProtocol, Err: errTooManyInformational}
+	}
+	x := in.x
+	if code == http.StatusContinue {
+		x.continueBody()
+		return nil
+	}
+	if !x.r.ProtoAtLeast(1, 1) { // RFC 9110 §15.2: HTTP/1.0 has no 1xx
+		return nil
+	}
+	h := x.Header()
+	cleanResponseHeader(http.Header(header))
+	for name, v := range header {
+		h[name] = v
+	}
+	x.WriteHeader(code)
+	clear(h)
+	return nil
+}
+
+// continueBody tells a client that waits for it to send its body. Over HTTP/2 net/http does so when the body is read.
+func (x *exchange) continueBody() {
+	if x.body == nil || x.r.Header["Expect"] == nil {
+		return
+	}
+	if x.conn.h1 == nil {
+		x.body.proceed()
+		return
+	}
+	x.conn.h1.dropContinue.Store(false)
+	x.WriteHeader(http.StatusContinue)
+	x.conn.h1.dropContinue.Store(true)
+}

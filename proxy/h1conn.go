@@ -1,0 +1,158 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// halfCloseGrace is how long a request goes on for a client that has closed its side and takes nothing. A client that only said "no more
+// requests" (RFC 9112 §9.6) cannot be told from one that left, until a write to it fails; a second is enough for most answers to begin.
+const halfCloseGrace = time.Second
+
+// autoContinue is what net/http writes when a body is first read. Whether the client gets a 100 is the upstream's decision (RFC 9110 §10.1.1), so
+// it is dropped; see exchange.informational.
+const autoContinue = "HTTP/1.1 100 Continue\r\n\r\n"
+
+// h1Conn stands between net/http and an HTTP/1.1 connection, with or without TLS. It refuses what net/http would let through (see guard), gives
+// every write a deadline, and does not take a half-closed connection for a lost one.
+type h1Conn struct {
+	net.Conn // the *conn, or the *tls.Conn over it
+	conn     *conn
+
+	guard    guard // used by Read alone, which net/http never calls twice at a time
+	guardErr error
+	read     atomic.Int64 // requests that were read whole
+	answered atomic.Int64 // requests whose handler has returned
+
+	dropContinue atomic.Bool  // drop autoContinue
+	linger       atomic.Bool  // the client may still be sending: see Close
+	lastWrite    atomic.Int64 // Unix nanoseconds
+
+	mu       sync.Mutex // guards deadline and wake
+	deadline time.Time  // of reads
+	wake     chan struct{}
+}
+
+func (s *Server) newH1Conn(c *conn, nc net.Conn) *h1Conn {
+	h := &h1Conn{Conn: nc, conn: c}
+	c.h1 = h
+	return h
+}
+
+// Read passes on what the guard lets through. The error of a refused message comes after all that was good.
+func (c *h1Conn) Read(p []byte) (int, error) {
+	if c.guardErr != nil {
+		return 0, c.guardErr
+	}
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		if n, c.guardErr = c.guard.check(p[:n]); c.guardErr != nil {
+			c.refused()
+		}
+		c.read.Store(c.guard.messages)
+		if n == 0 {
+			return 0, c.guardErr
+		}
+		return n, nil // an error of the connection comes again
+	}
+	if err == io.EOF && c.guard.between() && c.read.Load() > c.answered.Load() {
+		return 0, c.waitHalfClosed()
+	}
+	return n, err
+}
+
+// refused notes a message that the guard stopped. The answer is 400: by the handler if it has the header already, else by net/http.
+func (c *h1Conn) refused() {
+	c.linger.Store(true)
+	if c.guard.phase <= inFields {
+		c.conn.srv.cfg.Metrics.Request("h1", http.StatusBadRequest, 0)
+	}
+	if e := c.conn.srv.log.Check(zap.DebugLevel, "request refused"); e != nil {
+		e.Write(zap.Error(c.guardErr), zap.Stringer("client", c.conn.peer))
+	}
+}
+
+// waitHalfClosed keeps the end of the client's side from net/http, which would cancel the request. It returns io.EOF once the client has taken nothing
+// for halfCloseGrace, and a timeout as soon as net/http wants its Read back.
+func (c *h1Conn) waitHalfClosed() error {
+	idleSince := time.Now()
+	timer := time.NewTimer(halfCloseGrace)
+	defer timer.Stop()
+	for {
+		c.mu.Lock()
+		if !c.deadline.IsZero() && !c.deadline.After(time.Now()) {
+			c.mu.Unlock()
+			return os.ErrDeadlineExceeded
+		}
+		if c.wake == nil {
+			c.wake = make(chan struct{})
+		}
+		wake := c.wake
+		c.mu.Unlock()
+
+		select {
+		case <-wake:
+		case <-timer.C:
+			if last := time.Unix(0, c.lastWrite.Load()); last.After(idleSince) {
+				idleSince = last
+			}
+			left := time.Until(idleSince.Add(halfCloseGrace))
+			if left <= 0 {
+				return io.EOF
+			}
+			timer.Reset(left)
+		}
+	}
+}
+
+// SetReadDeadline wakes a waiting Read, as net/http expects of it.
+func (c *h1Conn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deadline = t
+	if c.wake != nil {
+		close(c.wake)
+		c.wake = nil
+	}
+	return c.Conn.SetReadDeadline(t)
+}
+
+func (c *h1Conn) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// Write fails when the client takes nothing for Limits.StallTimeout.
+func (c *h1Conn) Write(p []byte) (int, error) {
+	if len(p) == len(autoContinue) && c.dropContinue.Load() && string(p) == autoContinue {
+		return len(p), nil
+	}
+	now := time.Now()
+	c.lastWrite.Store(now.UnixNano())
+	if err := c.SetWriteDeadline(now.Add(c.conn.srv.cfg.Limits.StallTimeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// CloseWrite sends close_notify, or FIN without TLS.
+func (c *h1Conn) CloseWrite() error { return c.Conn.(interface{ CloseWrite() error }).CloseWrite() }
+
+// Close lets a client that is still sending read our answer first: closing a socket with unread data makes the kernel send RST, which discards what the
+// client has not read yet (RFC 9112 §9.6).
+func (c *h1Conn) Close() error {
+	if c.linger.Swap(false) && c.CloseWrite() == nil {
+		_ = c.Conn.SetReadDeadline(time.Now().Add(time.Second))
+		_, _ = io.CopyN(io.Discard, c.Conn, 1<<20)
+	}
+	return c.Conn.Close()
+}

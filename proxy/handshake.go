@@ -1,0 +1,161 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatelodge/proxy/hostname"
+)
+
+// acmeALPN is the protocol of a CA's tls-alpn-01 validation (RFC 8737 §6.2). The handshake is all there is to it.
+const acmeALPN = "acme-tls/1"
+
+// handshake starts the TLS handshake of an accepted connection and gives the result to the engine of its protocol.
+func (s *Server) handshake(c *conn) {
+	s.handshakes.add()
+	go func() {
+		defer s.handshakes.done()
+		tc, err := s.shakeHands(c)
+		s.cfg.Metrics.Handshake(err == nil, time.Since(c.accepted))
+		if err != nil {
+			s.refuse(c, err)
+			return
+		}
+		cs := tc.ConnectionState()
+		c.version = cs.Version
+		switch cs.NegotiatedProtocol {
+		case acmeALPN:
+			_ = tc.Close() // RFC 8737 §3: the connection carries nothing else
+		case "h2":
+			s.h2Queue.put(tc)
+		default:
+			s.h1Queue.put(s.newH1Conn(c, tc))
+		}
+	}()
+}
+
+// shakeHands bounds the client's part of the handshake by a deadline on the connection, which stands still while GetCertificate works, and the whole
+// by the context.
+func (s *Server) shakeHands(c *conn) (*tls.Conn, error) {
+	l := s.cfg.Limits
+	ctx, cancel := context.WithTimeout(s.handshaking, l.HandshakeTimeout+l.CertificateWait)
+	defer cancel()
+	if err := c.SetDeadline(time.Now().Add(l.HandshakeTimeout)); err != nil {
+		return nil, err
+	}
+	tc := tls.Server(c, s.tls)
+	if err := tc.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	return tc, c.SetDeadline(time.Time{})
+}
+
+// refuse ends a connection whose handshake failed. Scanners do this all day, so it is Debug and a counter.
+func (s *Server) refuse(c *conn, err error) {
+	if e := s.log.Check(zap.DebugLevel, "handshake"); e != nil {
+		e.Write(zap.Error(err), zap.Stringer("client", c.peer), zap.String("name", c.name))
+	}
+	if re, ok := errors.AsType[tls.RecordHeaderError](err); ok && re.Conn != nil && looksLikeHTTP(re.RecordHeader) {
+		_, _ = io.WriteString(re.Conn, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nThis port speaks HTTPS.\n")
+	}
+	_ = c.Close()
+}
+
+func looksLikeHTTP(record [5]byte) bool {
+	return slices.Contains([]string{"GET /", "HEAD ", "POST ", "PUT /", "OPTIO"}, string(record[:]))
+}
+
+// baseConfig is where every handshake begins: it chooses the site, once, and goes on with the configuration of that site. Session tickets are sealed
+// with keys that crypto/tls rotates daily; see siteConfig for what they are bound to.
+func (s *Server) baseConfig() *tls.Config {
+	base := &tls.Config{
+		MinVersion:       s.cfg.MinVersion,
+		CurvePreferences: s.cfg.Groups,
+		NextProtos:       []string{"h2", "http/1.1"},
+	}
+	refuse := base.Clone()
+	refuse.SessionTicketsDisabled = true // or a ticket from another site would get in without a certificate being asked for
+	// With neither a certificate nor an error crypto/tls sends unrecognized_name (RFC 6066 §3).
+	refuse.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }
+
+	challenge := base.Clone()
+	challenge.NextProtos = []string{acmeALPN}
+	challenge.SessionTicketsDisabled = true
+	challenge.GetCertificate = s.getCertificate
+
+	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		c, st := hello.Conn.(*conn), s.state.Load()
+		c.name = st.handshakeName(hello.ServerName)
+		// RFC 8737 §3: the CA offers exactly this protocol. Who may be validated is for the certificates to say; no site is involved.
+		if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmeALPN {
+			return challenge, nil
+		}
+		i, ok := st.table.hosts.Lookup(c.name)
+		if c.name == "" || !ok {
+			if st.UnknownClose {
+				_ = c.Close()
+			}
+			return refuse, nil
+		}
+		c.site = st.Sites[i].Name
+		return st.tls[i], nil
+	}
+	return base
+}
+
+// handshakeName returns the canonical form of what the client asked for; empty if that is no name at all.
+func (st *state) handshakeName(sni string) string {
+	if sni == "" {
+		return st.DefaultName
+	}
+	name, err := hostname.Normalize(sni)
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// siteConfig is the configuration of handshakes with one site. A session ticket carries the site's name, and resumes nowhere else: otherwise a ticket
+// from an open site would open one that asks for client certificates (nginx CVE-2025-23419). What else decides who may enter belongs into binding.
+func (s *Server) siteConfig(site string) *tls.Config {
+	binding := "site:" + site
+	cfg := s.tls.Clone()
+	cfg.GetConfigForClient = nil
+	cfg.GetCertificate = s.getCertificate
+	cfg.WrapSession = func(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
+		ss.Extra = append(ss.Extra, []byte(binding))
+		return s.tls.EncryptTicket(cs, ss)
+	}
+	cfg.UnwrapSession = func(ticket []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
+		ss, err := s.tls.DecryptTicket(ticket, cs)
+		if err != nil || ss == nil {
+			return nil, err
+		}
+		for _, extra := range ss.Extra {
+			if string(extra) == binding {
+				return ss, nil
+			}
+		}
+		return nil, nil // not an error: a full handshake follows
+	}
+	return cfg
+}
+
+// getCertificate asks for the certificate of the name that GetConfigForClient settled. The client's clock stands still meanwhile.
+func (s *Server) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c := hello.Conn.(*conn)
+	if c.name == "" {
+		return nil, nil
+	}
+	hello.ServerName = c.name
+	_ = c.SetDeadline(time.Time{})
+	cert, err := s.cfg.GetCertificate(hello)
+	_ = c.SetDeadline(time.Now().Add(s.cfg.Limits.HandshakeTimeout))
+	return cert, err
+}

@@ -1,0 +1,100 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"gatelodge/proxy/hostname"
+)
+
+// Table finds the site of a host. It is the one lookup: the handshake, the router and whoever decides about certificates use the same, so that
+// they cannot disagree (facts/edge.md: the commonest advisory of all peers). It is immutable.
+type Table struct {
+	sites []Site
+	hosts hostname.Table[int] // index into sites
+}
+
+// NewTable checks the sites and returns their table. All faults are in the error.
+func NewTable(sites []Site) (*Table, error) {
+	t := &Table{sites: sites}
+	var errs []error
+	names := make(map[string]bool, len(sites))
+	for i, s := range sites {
+		if s.Name == "" || names[s.Name] {
+			errs = append(errs, fmt.Errorf("site %d: name %q is empty or taken", i+1, s.Name))
+		}
+		names[s.Name] = true
+		if s.Upstream == nil {
+			errs = append(errs, fmt.Errorf("site %q: no upstream", s.Name))
+		}
+		if len(s.Hosts) == 0 {
+			errs = append(errs, fmt.Errorf("site %q: no hosts", s.Name))
+		}
+		for _, h := range s.Hosts {
+			if canonical, err := hostname.FromConfig(h); err != nil {
+				errs = append(errs, fmt.Errorf("site %q: %w", s.Name, err))
+			} else if canonical != h {
+				errs = append(errs, fmt.Errorf("site %q: host %q is not canonical, write %q", s.Name, h, canonical))
+			} else if err := t.hosts.Add(h, i); err != nil {
+				errs = append(errs, fmt.Errorf("site %q: %w", s.Name, err))
+			}
+		}
+	}
+	return t, errors.Join(errs...)
+}
+
+// Site returns the site that has the canonical host (hostname.Normalize).
+func (t *Table) Site(host string) (*Site, bool) {
+	i, ok := t.hosts.Lookup(host)
+	if !ok {
+		return nil, false
+	}
+	return &t.sites[i], true
+}
+
+// state is Settings with all that is derived from them. It is replaced whole, never modified; a request keeps the one it started with.
+type state struct {
+	Settings
+	table *Table
+	tls   []*tls.Config // parallel to Settings.Sites; see siteConfig
+}
+
+func (s *Server) newState(set Settings) (*state, error) {
+	table, err := NewTable(set.Sites)
+	if err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	if d := set.DefaultName; d != "" {
+		if canonical, err := hostname.Normalize(d); err != nil || canonical != d {
+			return nil, fmt.Errorf("proxy: default name %q is not a canonical host name", d)
+		}
+		if _, ok := table.Site(d); !ok {
+			return nil, fmt.Errorf("proxy: no site has the default name %q", d)
+		}
+	}
+	st := &state{Settings: set, table: table, tls: make([]*tls.Config, len(set.Sites))}
+	for i := range set.Sites {
+		st.tls[i] = s.siteConfig(set.Sites[i].Name)
+	}
+	return st, nil
+}
+
+// trusts reports whether addr is a proxy whose word about its client we take.
+func (st *state) trusts(addr netip.Addr) bool {
+	for _, p := range st.TrustedProxies {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// bodyLimit is the largest request body that a site takes; zero means any.
+func (s *Server) bodyLimit(site *Site) int64 {
+	if site.BodyBytes != 0 {
+		return site.BodyBytes
+	}
+	return s.cfg.Limits.BodyBytes
+}

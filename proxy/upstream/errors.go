@@ -1,0 +1,102 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"syscall"
+)
+
+// Classes of failure. An [Error] matches its class with errors.Is.
+var (
+	// ErrConnect: no connection, or no TLS session that we trust. Nothing of the request was sent.
+	ErrConnect = errors.New("cannot connect")
+
+	// ErrTimeout: the upstream took longer than Config allows, be it to connect or to answer.
+	ErrTimeout = errors.New("timed out")
+
+	// ErrProtocol: the upstream answered with something that is not HTTP as we asked for it.
+	ErrProtocol = errors.New("invalid answer")
+
+	// ErrAborted: the upstream closed the connection before its answer was complete.
+	ErrAborted = errors.New("connection closed early")
+
+	// ErrCanceled: the client went away. No fault of the upstream, and not counted as one.
+	ErrCanceled = errors.New("canceled by the client")
+)
+
+// Error is a failure of one attempt to reach a target.
+type Error struct {
+	Target string // as configured
+	Class  error  // one of the Err values
+	Err    error  // what happened, for the log only: it names addresses
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("upstream %s: %v: %v", e.Target, e.Class, e.Err) }
+
+// Unwrap makes both the class and the cause visible to errors.Is.
+func (e *Error) Unwrap() []error { return []error{e.Class, e.Err} }
+
+// Classify returns the class of a failure in one word, for metrics: "connect", "timeout", "protocol", "aborted", "canceled". An error that
+// this package did not make counts as "protocol".
+func Classify(err error) string {
+	switch {
+	case errors.Is(err, ErrCanceled):
+		return "canceled"
+	case errors.Is(err, ErrTimeout):
+		return "timeout"
+	case errors.Is(err, ErrConnect):
+		return "connect"
+	case errors.Is(err, ErrAborted):
+		return "aborted"
+	}
+	return "protocol"
+}
+
+// dialError marks what failed before there was a connection; http.Transport does not say.
+type dialError struct{ error }
+
+func (e dialError) Unwrap() error { return e.error }
+
+// classOf finds the class of an error of http.Transport. Its texts are the only trace of some causes; all that we do not know is ErrProtocol.
+func classOf(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled) {
+		return ErrCanceled
+	}
+	if t, ok := errors.AsType[net.Error](err); ok && t.Timeout() {
+		return ErrTimeout
+	}
+	if _, ok := errors.AsType[dialError](err); ok {
+		return ErrConnect
+	}
+	if isTLS(err) {
+		return ErrConnect
+	}
+	for _, gone := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, net.ErrClosed} {
+		if errors.Is(err, gone) {
+			return ErrAborted
+		}
+	}
+	if err.Error() == "http: server closed idle connection" {
+		return ErrAborted
+	}
+	return ErrProtocol
+}
+
+// isTLS reports whether err comes from a handshake with the upstream: a certificate that does not verify, an alert, or no TLS at all.
+func isTLS(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[tls.AlertError](err); ok {
+		return true
+	}
+	return errors.Is(err, http.ErrSchemeMismatch)
+}
