@@ -18,11 +18,15 @@ import (
 // authorizations are awaited, so that an order for many names takes as long as its slowest.
 //
 // Authorizations that stay pending are left alone: Let's Encrypt counts a deactivated pending one as a failed validation, and reuses the order otherwise.
-func (c *Client) authorize(ctx context.Context, d dialect, a *attempt, o *order) error {
+//
+// As long as the CA has not decided, answers stay published though we leave: it may still ask for them, and the order is continued later.
+func (c *Client) authorize(ctx context.Context, d dialect, a *attempt, o *order) (err error) {
 	var open []*solving
 	defer func() {
 		for _, s := range open {
-			c.cfg.Responder.retract(ctx, s.answer)
+			if err == nil || a.dead {
+				c.cfg.Responder.retract(ctx, s.answer)
+			}
 		}
 	}()
 	for _, url := range o.authorizations {
@@ -54,7 +58,7 @@ type solving struct {
 }
 
 // begun gets an authorization under way: chooses a challenge, publishes its answer, tells the CA. It returns nil if nothing is to be done. What is
-// returned is published and must be retracted, beside an error, too.
+// returned is published, beside an error, too.
 func (c *Client) begun(ctx context.Context, d dialect, a *attempt, az *authorization) (*solving, error) {
 	switch az.status {
 	case statusValid:
@@ -174,7 +178,7 @@ func (c *Client) awaitAuthorization(ctx context.Context, d dialect, a *attempt, 
 	for n := 0; ; n++ {
 		az, err := d.authorization(ctx, s.az.url)
 		if err != nil {
-			return err
+			return pollError(ctx, n, err)
 		}
 		switch az.status {
 		case statusValid:

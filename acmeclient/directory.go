@@ -217,7 +217,7 @@ func (w *wire) getDirectory(ctx context.Context) (*directory, error) {
 	}
 	asked := time.Now()
 	var dir *directory
-	err := retryQuickly(ctx, func() (err error) {
+	err := w.retryQuickly(ctx, func() (err error) {
 		dir, err = w.fetchDirectory(ctx)
 		return err
 	})

@@ -46,6 +46,7 @@ type Problem struct {
 	retryAt time.Time
 
 	remembered bool // from the memory of limits: the CA was not asked
+	retried    bool // after the quick tries
 }
 
 // Error says what failed, in the CA's words, and what to do.
@@ -290,7 +291,7 @@ func validationAdvice(kind, challengeType, name string) string {
 	case "tls":
 		return fmt.Sprintf("port 443 of %s must reach this server without another TLS server in between", name)
 	default:
-		return fmt.Sprintf("another server answered for %s on port %s; check that its address records lead here", name, port)
+		return fmt.Sprintf("the CA did not get this server's answer for %s on port %s; check that its address records lead here and that nothing in between answers", name, port)
 	}
 }
 
@@ -313,7 +314,7 @@ func networkAdvice(err error) string {
 // transient reports whether a second try within the same second has a chance: no answer or a fault of the CA, and no word of it when to come back.
 func transient(err error) bool {
 	var p *Problem
-	if !errors.As(err, &p) || p.scope != ScopeCA || !p.retryAt.IsZero() {
+	if !errors.As(err, &p) || p.scope != ScopeCA || !p.retryAt.IsZero() || p.retried {
 		return false
 	}
 	var refused *urlError

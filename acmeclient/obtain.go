@@ -278,10 +278,18 @@ func (c *Client) await(ctx context.Context, d dialect, a *attempt, o *order) err
 			return err
 		}
 		if err := d.refresh(ctx, o); err != nil {
-			return err
+			return pollError(ctx, n, err)
 		}
 	}
 	return nil
+}
+
+// pollError returns the error of the nth look (from 0). If our time ran out during a later one, the CA answered the earlier ones: it is not down.
+func pollError(ctx context.Context, n int, err error) error {
+	if ctx.Err() != nil && n > 0 {
+		return ctx.Err()
+	}
+	return err
 }
 
 // download fetches the chain and checks it.

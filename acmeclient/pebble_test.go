@@ -57,8 +57,16 @@ type pebbleOptions struct {
 // newPebble starts a pebble that validates at the node's ports.
 func newPebble(t *testing.T, n *node, o pebbleOptions) *pebble {
 	t.Helper()
+	t.Setenv("PEBBLE_WFE_NONCEREJECT", fmt.Sprint(o.nonceReject))
+	t.Setenv("PEBBLE_AUTHZREUSE", fmt.Sprint(o.authzReuse))
+	return newParallelPebble(t, n, o)
+}
+
+// newParallelPebble is newPebble for parallel tests, which cannot set the environment: nonces are refused as TestMain says, authorizations not reused.
+func newParallelPebble(t *testing.T, n *node, o ...pebbleOptions) *pebble {
+	t.Helper()
 	p := &pebble{}
-	p.restart(t, n, o)
+	p.restart(t, n, append(o, pebbleOptions{})[0])
 	srv := httptest.NewTLSServer(p)
 	t.Cleanup(srv.Close)
 	p.url = srv.URL + wfe.DirectoryPath
@@ -70,9 +78,6 @@ func newPebble(t *testing.T, n *node, o pebbleOptions) *pebble {
 // restart replaces the CA behind the address by one that knows nothing: no accounts, orders, nonces.
 func (p *pebble) restart(t *testing.T, n *node, o pebbleOptions) {
 	t.Helper()
-	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
-	t.Setenv("PEBBLE_WFE_NONCEREJECT", fmt.Sprint(o.nonceReject))
-	t.Setenv("PEBBLE_AUTHZREUSE", fmt.Sprint(o.authzReuse))
 	quiet := log.New(io.Discard, "", 0)
 	dnsAddr := freePort(t)
 	dns, err := challtestsrv.New(challtestsrv.Config{Log: quiet, DNSAddrs: []string{dnsAddr}})
@@ -279,6 +284,7 @@ func newClient(t *testing.T, p *pebble, n *node, store storage.Store, change ...
 		t.Fatal(err)
 	}
 	c.pace = quickPace()
+	c.wire.retries = []time.Duration{10 * time.Millisecond, 20 * time.Millisecond}
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }
@@ -312,6 +318,15 @@ func setup(t *testing.T, o pebbleOptions, change ...func(*Config)) (*Client, *pe
 	n := newNode(t, store)
 	p := newPebble(t, n, o)
 	return newClient(t, p, n, store, change...), p, n, store
+}
+
+// parallelSetup is setup for parallel tests.
+func parallelSetup(t *testing.T) (*Client, *pebble, *node, *storage.Memory) {
+	t.Helper()
+	store := storage.NewMemory()
+	n := newNode(t, store)
+	p := newParallelPebble(t, n)
+	return newClient(t, p, n, store), p, n, store
 }
 
 // obtain fails the test unless there is a certificate.

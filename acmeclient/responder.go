@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -127,6 +128,7 @@ func (r *Responder) publish(ctx context.Context, p *published) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	maps.DeleteFunc(r.pending, func(_ string, old *published) bool { return !time.Now().Before(old.record.Expires) }) // never retracted: the order was left undecided
 	r.pending[p.object] = p
 	delete(r.looked, p.object)
 	return nil

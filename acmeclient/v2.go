@@ -60,7 +60,7 @@ func retryBadNonce(n int, _ *http.Request, resp *http.Response) time.Duration {
 // call runs an operation of x/crypto/acme that may be repeated.
 func (d *v2) call(ctx context.Context, op, endpoint string, do func(context.Context, *acme.Client) error) (*exchange, error) {
 	ex := &exchange{endpoint: endpoint}
-	err := retryQuickly(ctx, func() error {
+	err := d.wire.retryQuickly(ctx, func() error {
 		err := do(withExchange(ctx, ex), d.client())
 		if err == nil {
 			return nil
@@ -232,7 +232,7 @@ func (d *v2) checkProfile(profile string) error {
 }
 
 func (d *v2) refresh(ctx context.Context, o *order) error {
-	return retryQuickly(ctx, func() error {
+	return d.wire.retryQuickly(ctx, func() error {
 		var answer wireOrder
 		ex, err := d.post(ctx, "read the order", endpointOrder, o.url, []byte{}, &answer)
 		if err == nil {

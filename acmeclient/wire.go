@@ -40,7 +40,8 @@ type wire struct {
 	ca        string
 	plain     bool // http is allowed, on loopback: the directory itself is such
 	userAgent string
-	timeout   time.Duration
+	timeout   time.Duration   // of one request
+	retries   []time.Duration // pauses before quick tries
 	transport *http.Transport
 	http      *http.Client // over this wire
 	requests  *rate.Limiter
@@ -57,6 +58,7 @@ func newWire(cfg *Config) *wire {
 		plain:     strings.HasPrefix(cfg.Directory, "http:"),
 		userAgent: cfg.UserAgent,
 		timeout:   requestTimeout,
+		retries:   []time.Duration{250 * time.Millisecond, time.Second},
 		requests:  rate.NewLimiter(requestRate, requestBurst),
 		newNonces: rate.NewLimiter(newNonceRate, newNonceBurst),
 		metrics:   cfg.Metrics,
@@ -154,12 +156,16 @@ func (w *wire) admit(ctx context.Context, u *url.URL, ex *exchange) error {
 	if _, err := parseURL(u.String(), w.plain); err != nil {
 		return err
 	}
+	limiters := []*rate.Limiter{w.requests}
 	if ex.endpoint == endpointNewNonce {
-		if err := w.newNonces.Wait(ctx); err != nil {
-			return err
+		limiters = append(limiters, w.newNonces)
+	}
+	for _, l := range limiters {
+		if err := l.Wait(ctx); err != nil {
+			return fmt.Errorf("wait for the request rate: %w", context.DeadlineExceeded) // it would be over before our turn; Wait has no error for that
 		}
 	}
-	return w.requests.Wait(ctx)
+	return nil
 }
 
 // readBody reads and closes the answer's body. A body cut short is an error, as is one beyond the bound.
@@ -211,7 +217,7 @@ func (w *wire) nonce(ctx context.Context) (string, error) {
 		return "", err
 	}
 	var nonce string
-	err = retryQuickly(ctx, func() error {
+	err = w.retryQuickly(ctx, func() error {
 		ex := &exchange{endpoint: endpointNewNonce, direct: true}
 		err := w.do(ctx, ex, http.MethodHead, dir.newNonce(), nil)
 		if err == nil && (ex.status >= 400 || !isBase64URL(ex.nonce)) {
@@ -284,23 +290,25 @@ func isTLS(err error) bool {
 	return errors.As(err, &verify) || errors.As(err, &unknown) || errors.As(err, &host) || errors.As(err, &invalid) || errors.As(err, &record)
 }
 
-// Quick tries after a passing fault: within quickTotal all in all, so that a CA that is down is known to be down while somebody still waits for the handshake.
+// quickTotal bounds quick tries all in all, so that a CA that is down is known to be down while somebody still waits for the handshake.
 const quickTotal = 4 * time.Second
 
-// retryQuickly calls op up to three times as long as its error is transient. It is for requests that may be repeated, so not for newOrder: a
-// repetition of an order that was made, but whose answer was lost, makes a second order.
-func retryQuickly(ctx context.Context, op func() error) error {
+// retryQuickly calls op once more after each pause of w.retries, as long as its error is transient. It is for requests that may be repeated, so not for
+// newOrder: a repetition of an order that was made, but whose answer was lost, makes a second order.
+func (w *wire) retryQuickly(ctx context.Context, op func() error) error {
 	start := time.Now()
-	for _, pause := range []time.Duration{250 * time.Millisecond, time.Second} {
-		err := op()
-		if err == nil || !transient(err) || time.Since(start)+pause > quickTotal {
-			return err
+	err := op()
+	for _, pause := range w.retries {
+		if !transient(err) || time.Since(start)+pause > quickTotal || sleep(ctx, pause) != nil {
+			break
 		}
-		if sleep(ctx, pause) != nil {
-			return err
-		}
+		err = op()
 	}
-	return op()
+	var p *Problem
+	if errors.As(err, &p) {
+		p.retried = true // by operations above this one, too
+	}
+	return err
 }
 
 // sleep waits for d or the end of ctx, whose error it returns.
