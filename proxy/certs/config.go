@@ -3,6 +3,7 @@ package certs
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -30,11 +31,16 @@ type Config struct {
 // Settings are what a reload may change. They are replaced whole and never modified (see Manager.Apply): certificates, flights, failures
 // and permissions are kept across it.
 type Settings struct {
-	// Lookup returns the policy of the site that claims the canonical name. The proxy routes by the same lookup.
+	// Lookup returns the policy of the site that claims the canonical name. The proxy routes by the same lookup. Who claims a wildcard
+	// "*.example.com" is asked for as "_.example.com". Nil claims nothing.
 	Lookup func(name string) (Policy, bool)
 
-	// Listed are the canonical names that get a certificate without waiting for a visitor.
+	// Listed are the canonical names and wildcards ("*.example.com") that sites list. They get a certificate without waiting for a visitor and
+	// need no permission; the names below a listed wildcard are served with its certificate, or by the internal CA one by one. The catch-all "*" is not listed.
 	Listed []string
+
+	// Own are the policies of the sites that bring certificates of their own; their files are read when the settings are applied.
+	Own []Policy
 
 	// CAs in the order of the configuration, the internal CA among them; see ChooseCAs for who serves which name.
 	CAs []CA
@@ -49,15 +55,26 @@ type Settings struct {
 	// (the steps Let's Encrypt asks of large integrators). Up to 10 % is added.
 	Backoff []time.Duration
 
-	// RenewAt is the part of a certificate's lifetime after which it is renewed when the CA does not say. Zero means 2/3, and 1/2 for
-	// lifetimes below 10 days.
+	// RenewAt is the part of a certificate's lifetime after which it is renewed when the CA does not say. Zero means 2/3. Lifetimes below 10 days
+	// are renewed at 1/2 if that is earlier.
 	RenewAt float64
 
 	// InFlight bounds the issuances at one time. Zero means 32.
 	InFlight int
 
-	// DefaultName is served to clients that send no SNI; empty refuses them.
+	// DefaultName is served to clients that send no SNI. Empty serves them the address they connected to if a site lists it, and refuses them otherwise.
 	DefaultName string
+
+	// UnknownPerClient is how many unknown names a client (a /32 of IPv4, a /64 of IPv6) may bring per second, on average and with a burst of
+	// twice as many: names with neither a certificate nor a permission that is remembered. It shields storage, Permission and the CA. Zero means 5; below
+	// zero there is no limit.
+	UnknownPerClient float64
+
+	// CacheBytes bounds, roughly, the memory for certificates. What does not fit costs one read of the Store per handshake. Zero means 256 MiB.
+	CacheBytes int64
+
+	// Negative is how long an absence is remembered: a name without a stored certificate costs one read of the Store in this time. Zero means 1 m.
+	Negative time.Duration
 }
 
 // Policy is what a site says about the certificates of its names.
@@ -86,10 +103,20 @@ type CA struct {
 	Internal bool
 }
 
-// Permission is the gate before a certificate for a name that no site lists. It is asked for new names only, never for stored ones.
-// It returns nil to allow, an error that wraps ErrDenied to refuse, any other error when it cannot tell (which refuses too, for now).
+// Permission is the gate before a certificate for a name that no site lists. It is asked for names without a valid certificate only, and not
+// for renewals. It returns nil to allow, an error that wraps ErrDenied to refuse, any other error when it cannot tell (which refuses too, for now).
 type Permission interface {
 	Allow(ctx context.Context, name string, client netip.Addr) error
+}
+
+// ErrDenied is wrapped by a Permission's refusal.
+var ErrDenied = errors.New("certs: no certificate is wanted for this name")
+
+// A KnownPermission is a Permission that can answer for some names from memory, at once. Such names do not count against
+// Settings.UnknownPerClient.
+type KnownPermission interface {
+	Permission
+	Known(name string) (allowed, known bool)
 }
 
 // Metrics receives what happens, without names: labels by name would grow without bound. Implementations return at once.

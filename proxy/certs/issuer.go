@@ -71,6 +71,20 @@ type Failure interface {
 	RetryAt() time.Time
 }
 
+// Problem is what a person should know of a failure.
+type Problem struct {
+	Type   string    `json:"type,omitempty"`   // the CA's problem type (RFC 8555 §6.7), or our own word for it
+	Detail string    `json:"detail,omitempty"` // the CA's own sentence
+	Advice string    `json:"advice,omitempty"` // one sentence: what to do about it
+	Sub    []Problem `json:"sub,omitempty"`    // subproblems, one per name (RFC 8555 §6.7.1)
+}
+
+// An ExplainedFailure is a Failure with the CA's problem document. It is kept with the name across restarts.
+type ExplainedFailure interface {
+	Failure
+	Problem() Problem
+}
+
 // A RenewalInformer is an Issuer that can say when a certificate should be renewed (RFC 9773).
 type RenewalInformer interface {
 	RenewalInfo(ctx context.Context, chain [][]byte) (RenewalInfo, error)

@@ -1,0 +1,238 @@
+package certs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	askTimeout  = 2 * time.Second
+	askAllowTTL = 10 * time.Minute
+	askDenyTTL  = time.Minute
+	askErrorTTL = time.Second     // so that a broken endpoint is asked once a second for each name
+	askLongest  = 24 * time.Hour  // that a Cache-Control is believed
+	askParallel = 32              // requests at a time
+	askMemory   = 1 << 17         // verdicts, about 150 bytes each
+	askBody     = int64(64 << 10) // bytes read of an answer
+)
+
+// AskConfig describes the endpoint that decides about on-demand names.
+type AskConfig struct {
+	// URL is asked with GET and the query name=, ip= (of the client) and node=. Required, http or https.
+	URL string
+
+	// Node names this process to the endpoint; may be empty.
+	Node string
+
+	// Timeout bounds a request. Zero means 2 s.
+	Timeout time.Duration
+
+	// AllowTTL and DenyTTL are how long answers hold that carry no Cache-Control. Zero means 10 m and 1 m.
+	AllowTTL, DenyTTL time.Duration
+}
+
+// Ask is a Permission that asks an HTTP endpoint: 200 allows, 404 and 403 deny, everything else cannot tell. It never follows redirects. Answers are
+// kept for as long as their Cache-Control (max-age, no-store) or else the configuration says, and a name has one request under way at a time.
+type Ask struct {
+	cfg     AskConfig
+	client  *http.Client
+	answers *memo[string, Answer]
+	places  chan struct{} // one element for each request under way
+
+	mu      sync.Mutex // guards flights
+	flights map[string]*askFlight
+}
+
+// Answer is what the endpoint said of a name.
+type Answer struct {
+	Allowed bool
+	Tenant  string // whose name it is; may be empty
+	To      string // the upstream for it; may be empty
+	err     error  // it could not tell
+}
+
+type askFlight struct {
+	done   chan struct{} // closed when answer is final
+	answer Answer
+}
+
+var _ KnownPermission = (*Ask)(nil)
+
+// NewAsk checks the configuration. Nothing is asked yet.
+func NewAsk(cfg AskConfig) (*Ask, error) {
+	u, err := url.Parse(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("ask URL: %w", err)
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("ask URL %q: write it as http://HOST/PATH or https://HOST/PATH", cfg.URL)
+	}
+	setDefault(&cfg.Timeout, askTimeout)
+	setDefault(&cfg.AllowTTL, askAllowTTL)
+	setDefault(&cfg.DenyTTL, askDenyTTL)
+	return &Ask{
+		cfg: cfg,
+		client: &http.Client{
+			Transport: &http.Transport{
+				DialContext:         (&net.Dialer{Timeout: cfg.Timeout}).DialContext,
+				MaxIdleConnsPerHost: askParallel, IdleConnTimeout: 90 * time.Second,
+				ForceAttemptHTTP2: true,
+			},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		answers: newMemo[string, Answer](askMemory),
+		places:  make(chan struct{}, askParallel),
+		flights: map[string]*askFlight{},
+	}, nil
+}
+
+// Close drops idle connections.
+func (a *Ask) Close() { a.client.CloseIdleConnections() }
+
+// Known implements KnownPermission.
+func (a *Ask) Known(name string) (allowed, known bool) {
+	answer, ok := a.answers.get(name)
+	return answer.Allowed, ok && answer.err == nil
+}
+
+// Answer returns the answer for the name that is remembered.
+func (a *Ask) Answer(name string) (Answer, bool) {
+	answer, ok := a.answers.get(name)
+	return answer, ok && answer.err == nil
+}
+
+// Allow implements Permission.
+func (a *Ask) Allow(ctx context.Context, name string, client netip.Addr) error {
+	if answer, ok := a.answers.get(name); ok {
+		return answer.verdict(name)
+	}
+	a.mu.Lock()
+	f, flying := a.flights[name]
+	if !flying {
+		f = &askFlight{done: make(chan struct{})}
+		a.flights[name] = f
+	}
+	a.mu.Unlock()
+	if !flying { // the first caller's own goroutine asks; its context is that of a flight of the Manager's
+		f.answer = a.askOnce(ctx, name, client)
+		a.mu.Lock()
+		delete(a.flights, name)
+		a.mu.Unlock()
+		close(f.done)
+	}
+	select {
+	case <-f.done:
+		return f.answer.verdict(name)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (v Answer) verdict(name string) error {
+	switch {
+	case v.err != nil:
+		return v.err
+	case !v.Allowed:
+		return fmt.Errorf("%w: %s", ErrDenied, name)
+	}
+	return nil
+}
+
+// askOnce sends the request and remembers the answer.
+func (a *Ask) askOnce(ctx context.Context, name string, client netip.Addr) Answer {
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
+	defer cancel()
+	answer, ttl := a.request(ctx, name, client)
+	if ttl > 0 {
+		a.answers.put(name, answer, time.Now().Add(ttl))
+	}
+	return answer
+}
+
+func (a *Ask) request(ctx context.Context, name string, client netip.Addr) (Answer, time.Duration) {
+	cannotTell := func(err error) (Answer, time.Duration) {
+		return Answer{err: fmt.Errorf("the ask endpoint cannot tell: %w", err)}, askErrorTTL
+	}
+	select {
+	case a.places <- struct{}{}:
+		defer func() { <-a.places }()
+	case <-ctx.Done():
+		return cannotTell(errors.New("too many requests to it are under way"))
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url(name, client), nil)
+	if err != nil {
+		return cannotTell(err)
+	}
+	resp, err := a.client.Do(req)
+	if err != nil {
+		return cannotTell(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, askBody))
+	switch resp.StatusCode {
+	case http.StatusOK:
+		if err != nil {
+			return cannotTell(err)
+		}
+		return allowedBy(body), ttlOf(resp.Header, a.cfg.AllowTTL)
+	case http.StatusNotFound, http.StatusForbidden:
+		return Answer{}, ttlOf(resp.Header, a.cfg.DenyTTL)
+	}
+	return cannotTell(fmt.Errorf("it answered %s", resp.Status))
+}
+
+// url is the configured URL with our three parameters, whatever its query has besides.
+func (a *Ask) url(name string, client netip.Addr) string {
+	u, err := url.Parse(a.cfg.URL)
+	if err != nil {
+		return a.cfg.URL // cannot happen: NewAsk parsed it
+	}
+	q := u.Query()
+	q.Set("name", name)
+	q.Set("node", a.cfg.Node)
+	if client.IsValid() {
+		q.Set("ip", client.String())
+	}
+	u.RawQuery = q.Encode()
+	return u.String()
+}
+
+// allowedBy reads tenant and upstream if the body has them. A body that is something else allows all the same: the status says it all.
+func allowedBy(body []byte) Answer {
+	var fields map[string]json.RawMessage
+	answer := Answer{Allowed: true}
+	if json.Unmarshal(body, &fields) == nil {
+		_ = json.Unmarshal(fields["tenant"], &answer.Tenant) // absent or of another type: empty
+		_ = json.Unmarshal(fields["to"], &answer.To)
+	}
+	return answer
+}
+
+// ttlOf reads Cache-Control (RFC 9111 §5.2.2). No-store and no-cache mean that the next handshake asks again.
+func ttlOf(h http.Header, otherwise time.Duration) time.Duration {
+	ttl := otherwise
+	for directive := range strings.SplitSeq(strings.Join(h.Values("Cache-Control"), ","), ",") {
+		key, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
+		switch strings.ToLower(key) {
+		case "no-store", "no-cache":
+			return 0
+		case "max-age":
+			seconds, err := strconv.ParseUint(strings.Trim(value, `"`), 10, 31)
+			if err == nil {
+				ttl = min(time.Duration(seconds)*time.Second, askLongest)
+			}
+		}
+	}
+	return ttl
+}

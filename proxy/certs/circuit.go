@@ -1,0 +1,80 @@
+package certs
+
+import (
+	"fmt"
+	"time"
+)
+
+// The rhythm of trials while a CA fails. Every 8 s, so that the first certificate is there within 10 s of the CA's return; after ten minutes of
+// failure twice as long each time up to a minute, since nobody is coming back within seconds then.
+const (
+	trialEvery     = 8 * time.Second
+	trialsSlowDown = 10 * time.Minute
+	trialSlowest   = time.Minute
+)
+
+// circuit is what we know of a CA's health. It is closed while the CA works and opens at the first failure that concerns the CA, our account there
+// or our address. While it is open one order at a time is let through as a trial; a CA's failure is never held against a name. The queue's
+// mutex guards it.
+type circuit struct {
+	open  bool
+	since time.Time     // when it opened
+	next  time.Time     // the next trial; a Retry-After moves it
+	pause time.Duration // between the last trial and the next
+	err   error         // the last failure
+
+	failed time.Time // when that was
+
+	opener *order // whose failure opened it
+	tried  *order // the last trial
+}
+
+// admits reports whether an order may go to the CA now.
+func (c *circuit) admits(now time.Time) bool { return !c.open || !now.Before(c.next) }
+
+// try takes the turn of a trial if the circuit is open: the next one comes a pause later, even if this one hangs.
+func (c *circuit) try(o *order, now time.Time) {
+	if !c.open {
+		return
+	}
+	if now.Sub(c.since) >= trialsSlowDown {
+		c.pause = min(2*c.pause, trialSlowest)
+	}
+	c.next, c.tried = now.Add(c.pause), o
+}
+
+// fail opens the circuit, or keeps it open. It reports whether it was closed before.
+func (c *circuit) fail(o *order, err error, retryAt, now time.Time) bool {
+	opens := !c.open
+	if opens {
+		c.open, c.since, c.pause, c.next, c.opener = true, now, trialEvery, now.Add(trialEvery), o
+	}
+	c.err, c.failed = err, now
+	c.next = latest(c.next, capped(now, retryAt))
+	return opens
+}
+
+// work closes the circuit: the CA did what it is for, be it to refuse a name. It reports whether it was open.
+func (c *circuit) work(o *order) bool {
+	wasOpen := c.open
+	if wasOpen && c.opener != o && c.opener != nil {
+		c.opener.blame++ // the CA works, for others
+	}
+	*c = circuit{}
+	return wasOpen
+}
+
+// UnavailableError says that no CA for a name answers as it should. The name stays in the queue and is tried again by itself.
+type UnavailableError struct {
+	Name, CA string
+	Since    time.Time // the CA fails since then
+	Next     time.Time // the next trial
+	Err      error     // the last failure
+}
+
+func (e *UnavailableError) Error() string {
+	return fmt.Sprintf("no certificate for %s yet: CA %s fails since %s, next trial at %s: %v",
+		e.Name, e.CA, e.Since.UTC().Format(time.RFC3339), e.Next.UTC().Format(time.RFC3339), e.Err)
+}
+
+func (e *UnavailableError) Unwrap() error { return e.Err }

@@ -1,0 +1,139 @@
+package certs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatelodge/storage"
+)
+
+// failureRecord is what we remember of a name's failures in a row: in storage, so that neither a restart nor another process tries again too
+// early, and in memory, so that a handshake knows at once.
+type failureRecord struct {
+	CA      string    `json:"ca"`
+	Scope   string    `json:"scope"`
+	Reason  string    `json:"reason"` // our own words
+	Problem Problem   `json:"problem"`
+	Count   int       `json:"count"` // failures since the last success
+	First   time.Time `json:"first"`
+	Last    time.Time `json:"last"`
+	Next    time.Time `json:"next"` // not before then
+}
+
+// backingOff reports whether it is too early for another attempt.
+func (f *failureRecord) backingOff(now time.Time) bool { return f != nil && now.Before(f.Next) }
+
+// BackoffError says that a name is not tried again yet.
+type BackoffError struct {
+	Name   string
+	Next   time.Time // the earliest next attempt
+	Reason string    // of the last failure
+}
+
+func (e *BackoffError) Error() string {
+	return fmt.Sprintf("no certificate for %s before %s: %s", e.Name, e.Next.UTC().Format(time.RFC3339), e.Reason)
+}
+
+func (f *failureRecord) asError(name string) error {
+	return &BackoffError{Name: name, Next: f.Next, Reason: f.Reason}
+}
+
+// failuresInMemory is how many names' failures are known without a read of storage.
+const failuresInMemory = 1 << 16
+
+// failures keep the records. What storage says goes before what memory says.
+type failures struct {
+	store storage.Store
+	log   *zap.Logger
+	known *memo[string, *failureRecord] // records are replaced, never modified
+}
+
+func newFailures(store storage.Store, log *zap.Logger) *failures {
+	return &failures{store: store, log: log, known: newMemo[string, *failureRecord](failuresInMemory)}
+}
+
+// remembered returns the record in memory, without asking storage.
+func (f *failures) remembered(name string) *failureRecord {
+	rec, _ := f.known.get(name)
+	return rec
+}
+
+// read returns the stored record; nil if there is none. An error means that we cannot know: then nothing is ordered.
+func (f *failures) read(ctx context.Context, name string) (*failureRecord, error) {
+	data, _, err := f.store.Get(ctx, failureObject(name))
+	rec := new(failureRecord)
+	if err == nil {
+		if bad := json.Unmarshal(data, rec); bad != nil {
+			err = storage.NewCorruptError(failureObject(name), data, bad)
+		}
+	}
+	if _, damaged := errors.AsType[*storage.CorruptError](err); damaged {
+		// The name gets a clean slate, once: the next failure is written anew.
+		if err := storage.Quarantine(ctx, f.store, failureObject(name), err, f.log); err != nil {
+			return nil, err
+		}
+		err = storage.ErrNotExist
+	}
+	if errors.Is(err, storage.ErrNotExist) {
+		f.known.forget(name)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the failures of %s: %w", name, err)
+	}
+	f.remember(name, rec)
+	return rec, nil
+}
+
+// remember keeps the record in memory for a day longer than it holds the name back, for whoever asks why.
+func (f *failures) remember(name string, rec *failureRecord) {
+	f.known.put(name, rec, latest(rec.Next, rec.Last).Add(24*time.Hour))
+}
+
+// write keeps the record. It is called under the name's lease. If storage refuses it, memory has it until the next restart.
+func (f *failures) write(ctx context.Context, name string, rec *failureRecord) {
+	f.remember(name, rec)
+	data, err := json.Marshal(rec)
+	if err == nil {
+		_, err = f.store.Put(ctx, failureObject(name), data)
+	}
+	if err != nil {
+		f.log.Warn("failure could not be stored, it is remembered until a restart", zap.String("name", name), zap.Error(err))
+	}
+}
+
+// clear forgets what went wrong, after a success. It is called under the name's lease.
+func (f *failures) clear(ctx context.Context, name string) {
+	f.known.forget(name)
+	if err := f.store.Delete(ctx, failureObject(name)); err != nil {
+		// The next reader sees that it is older than the certificate.
+		f.log.Debug("old failure could not be deleted", zap.String("name", name), zap.Error(err))
+	}
+}
+
+// scopeOf, retryOf and problemOf read an issuer's error. What is no Failure concerns the CA.
+func scopeOf(err error) string {
+	if f, ok := errors.AsType[Failure](err); ok {
+		return f.Scope()
+	}
+	return ScopeCA
+}
+
+func retryOf(err error) time.Time {
+	if f, ok := errors.AsType[Failure](err); ok {
+		return f.RetryAt()
+	}
+	return time.Time{}
+}
+
+func problemOf(err error) Problem {
+	if f, ok := errors.AsType[ExplainedFailure](err); ok {
+		return f.Problem()
+	}
+	return Problem{}
+}

@@ -1,0 +1,100 @@
+package certs
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatelodge/proxy/hostname"
+)
+
+// challengeProto is the ALPN protocol of a CA that validates (RFC 8737 §4).
+const challengeProto = "acme-tls/1"
+
+// errWaited ends a handshake whose certificate is still being obtained.
+var errWaited = errors.New("certs: the certificate is not there yet, it is still being obtained")
+
+// GetCertificate returns what a handshake is served with. It returns nil without an error for names that are not ours or that nobody wants a
+// certificate for, and an error when a name of ours cannot be served now. It waits for a first certificate for Settings.MaxWait at
+// most; what it waits for goes on without it. When the certificate is in memory it allocates nothing.
+func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	// RFC 8737 §3: the CA offers this protocol and no other. Whoever offers more is an ordinary client.
+	if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == challengeProto {
+		m.metrics.Handshake("challenge")
+		return m.challenge(hello)
+	}
+	r := m.rules.Load()
+	host, ok := r.host(hello)
+	if !ok {
+		m.metrics.Handshake("unknown")
+		return nil, nil
+	}
+	if cert := m.cache.serve(host, r, time.Now()); cert != nil {
+		m.metrics.Handshake("warm")
+		return cert, nil
+	}
+	cert, result, err := m.coldHandshake(hello, r, host)
+	m.metrics.Handshake(result)
+	if err != nil {
+		m.log.Debug("handshake without a certificate", zap.String("name", host), zap.Error(err))
+	}
+	return cert, err
+}
+
+// host is the canonical host that the client wants: its SNI, else the default name, else the address it connected to if a site lists it (clients
+// send no SNI for addresses, RFC 6066 §3).
+func (r *rules) host(hello *tls.ClientHelloInfo) (string, bool) {
+	sni := hello.ServerName
+	if sni == "" {
+		sni = r.DefaultName
+	}
+	if sni == "" && hello.Conn != nil {
+		ip := addrOf(hello.Conn.LocalAddr())
+		if !ip.IsValid() || !r.listed[ip.WithZone("").String()] {
+			return "", false
+		}
+		sni = ip.WithZone("").String()
+	}
+	host, err := hostname.Normalize(sni)
+	return host, err == nil
+}
+
+// coldHandshake serves a host for which memory has nothing under the present rules.
+func (m *Manager) coldHandshake(hello *tls.ClientHelloInfo, r *rules, host string) (*tls.Certificate, string, error) {
+	t, ok := r.resolve(host)
+	if !ok {
+		return nil, "unknown", nil
+	}
+	if t.file != nil {
+		cert := t.file.cert.Load()
+		if cert == nil {
+			return nil, "failed", fmt.Errorf("site %s: its own certificate cannot be read", t.policy.Site)
+		}
+		m.cache.claim(host, t, r)
+		return cert, "warm", nil
+	}
+	old := m.cache.cert(t.name)
+	if old.serves(time.Now()) { // under other rules, or another host below the wildcard
+		m.cache.claim(host, t, r)
+		return old.tls, "warm", nil
+	}
+	defer m.cold.Add(-1)
+	if m.cold.Add(1) > maxWaiting {
+		return nil, "failed", errBusy
+	}
+	ctx, cancel := context.WithTimeoutCause(hello.Context(), r.MaxWait, errWaited)
+	defer cancel()
+	cert, result, err := m.seek(ctx, r, t, clientAddr(hello))
+	if err != nil && old != nil && time.Now().Before(old.tls.Leaf.NotAfter) {
+		return old.tls, "warm", nil // a brief one that is only due to be made anew
+	}
+	if cert == nil {
+		return nil, result, err
+	}
+	m.cache.claim(host, t, r)
+	return cert.tls, result, nil
+}

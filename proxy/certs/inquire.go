@@ -1,0 +1,236 @@
+package certs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatelodge/storage"
+)
+
+// Bounds of the first look at a name.
+const (
+	loadTimeout  = 500 * time.Millisecond // one read of storage, in a handshake
+	inquireLimit = 2 * time.Second        // everything before an order, permission included
+	maxInquiries = 1024                   // at a time
+)
+
+// errShielded ends the handshake of a client that brings too many unknown names; see shield.
+var errShielded = errors.New("certs: the client brings too many unknown names")
+
+// verdict is what a first look at a name found.
+type verdict int
+
+const (
+	undecided verdict = iota
+	loaded            // a stored certificate that serves
+	denied            // nobody wants a certificate for it
+	wanted            // there is none, and there should be
+)
+
+// inquiry is one flight: whoever else asks for the name meanwhile waits for its result.
+type inquiry struct {
+	done    chan struct{} // closed when the rest is final
+	waiters int
+	verdict verdict
+	cert    *certificate
+	err     error
+}
+
+// inquiries are the flights under way, one for a name.
+type inquiries struct {
+	mu sync.Mutex // guards m and the waiters in it; never held during I/O
+	m  map[string]*inquiry
+}
+
+// seek finds the certificate for a target that is not in memory: in storage, or by an order if one is allowed. It waits as long as ctx lives.
+func (m *Manager) seek(ctx context.Context, r *rules, t target, client netip.Addr) (cert *certificate, result string, err error) {
+	if !m.queue.has(t.name) {
+		v, cert, err := m.inquire(ctx, r, t, client)
+		switch {
+		case err != nil:
+			return nil, "failed", err
+		case v == loaded:
+			return cert, "loaded", nil
+		case v == denied:
+			return nil, "denied", nil
+		}
+		if cert := m.cache.cert(t.name); cert.serves(time.Now()) {
+			return cert, "warm", nil // an order ended between the two looks
+		}
+	}
+	round, err := m.queue.want(t.name, kindNew, true)
+	if err != nil {
+		return nil, "failed", err
+	}
+	if cert, err = m.queue.wait(ctx, round); err != nil {
+		return nil, "failed", err
+	}
+	return cert, "issued", nil
+}
+
+// inquire answers from memory if it can, else joins or starts the one flight that looks at the name.
+func (m *Manager) inquire(ctx context.Context, r *rules, t target, client netip.Addr) (verdict, *certificate, error) {
+	if v, err := m.recall(r, t); v != undecided || err != nil {
+		return v, nil, err
+	}
+	q := &m.inquiries
+	q.mu.Lock()
+	f := q.m[t.name]
+	switch {
+	case f != nil && f.waiters >= maxPerName, f == nil && len(q.m) >= maxInquiries:
+		q.mu.Unlock()
+		return undecided, nil, errBusy
+	case f == nil && !m.mayInquire(r, t, client):
+		q.mu.Unlock()
+		return undecided, nil, errShielded
+	case f == nil:
+		f = &inquiry{done: make(chan struct{})}
+		if !m.goWork(func(ctx context.Context) { m.fly(ctx, f, r, t, client) }) {
+			q.mu.Unlock()
+			return undecided, nil, errClosed
+		}
+		q.m[t.name] = f
+	}
+	f.waiters++
+	q.mu.Unlock()
+	defer func() {
+		q.mu.Lock()
+		f.waiters--
+		q.mu.Unlock()
+	}()
+	select {
+	case <-f.done:
+		return f.verdict, f.cert, f.err
+	case <-ctx.Done():
+		return undecided, nil, context.Cause(ctx)
+	}
+}
+
+// recall decides what memory alone can decide, so that a flood of handshakes for a name that is denied or held back costs nothing else.
+func (m *Manager) recall(r *rules, t target) (verdict, error) {
+	if t.gated && !m.planner.knows(t.name) && !sane(t.name, r.internal(t)) {
+		return denied, nil
+	}
+	if _, ok := m.absent.get(t.name); !ok && !t.brief {
+		return undecided, nil
+	}
+	if err := m.heldBack(t.name); err != nil {
+		return undecided, err
+	}
+	if !t.gated {
+		return wanted, nil
+	}
+	if known, ok := r.Permission.(KnownPermission); ok {
+		if allowed, ok := known.Known(t.name); ok && allowed {
+			return wanted, nil
+		} else if ok {
+			return denied, nil
+		}
+	}
+	return undecided, nil
+}
+
+// mayInquire counts the name against its client unless it is one that we know.
+func (m *Manager) mayInquire(r *rules, t target, client netip.Addr) bool {
+	if t.listed || m.planner.knows(t.name) {
+		return true
+	}
+	if known, ok := r.Permission.(KnownPermission); ok && t.gated {
+		if allowed, ok := known.Known(t.name); ok && allowed {
+			return true
+		}
+	}
+	return m.shield.take(client, r.UnknownPerClient)
+}
+
+// fly looks at the name for all who wait.
+func (m *Manager) fly(ctx context.Context, f *inquiry, r *rules, t target, client netip.Addr) {
+	ctx, cancel := context.WithTimeout(ctx, inquireLimit+loadTimeout)
+	defer cancel()
+	f.verdict, f.cert, f.err = m.lookAt(ctx, r, t, client)
+	if f.err == nil && (f.verdict == loaded || f.verdict == wanted) {
+		m.shield.giveBack(client, r.UnknownPerClient)
+	}
+	m.inquiries.mu.Lock()
+	delete(m.inquiries.m, t.name)
+	m.inquiries.mu.Unlock()
+	close(f.done)
+}
+
+// lookAt reads storage once and asks for permission if there is nothing that serves. A stored certificate is served without asking anybody.
+func (m *Manager) lookAt(ctx context.Context, r *rules, t target, client netip.Addr) (verdict, *certificate, error) {
+	if _, absent := m.absent.get(t.name); !absent {
+		cert, err := m.load(ctx, t.name)
+		if err != nil {
+			return undecided, nil, err
+		}
+		if cert.serves(time.Now()) {
+			return loaded, cert, nil
+		}
+		// Ended or absent: both are remembered, and an order looks again.
+		m.absent.put(t.name, struct{}{}, time.Now().Add(r.Negative))
+	}
+	if err := m.heldBack(t.name); err != nil {
+		return undecided, nil, err
+	}
+	if !t.gated {
+		return wanted, nil, nil
+	}
+	if !sane(t.name, r.internal(t)) || r.Permission == nil {
+		return denied, nil, nil
+	}
+	switch err := r.Permission.Allow(ctx, t.name, client); {
+	case errors.Is(err, ErrDenied):
+		return denied, nil, nil
+	case err != nil:
+		return undecided, nil, fmt.Errorf("ask whether %s may have a certificate: %w", t.name, err)
+	}
+	return wanted, nil, nil
+}
+
+// load reads the certificate for a handshake and takes it into use if it serves.
+func (m *Manager) load(ctx context.Context, name string) (*certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	cert, _, err := m.fetch(ctx, name)
+	if err == nil && cert.serves(time.Now()) {
+		m.install(cert)
+	}
+	return cert, err
+}
+
+// fetch reads the stored certificate of the name; nil if there is none that is whole. What is damaged is put aside first (see
+// storage.LoadBundle). An error means that we do not know, which is never an absence: nothing is ordered then.
+func (m *Manager) fetch(ctx context.Context, name string) (*certificate, storage.Version, error) {
+	object := certObject(name)
+	b, version, err := storage.LoadBundle(ctx, m.store, object, m.log)
+	if errors.Is(err, storage.ErrNotExist) {
+		return nil, "", nil
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("read the certificate of %s: %w", name, err)
+	}
+	if b.Lost != nil {
+		m.log.Warn("stored certificate is good, what is stored about it is not", zap.String("name", name), zap.Error(b.Lost))
+	}
+	cert, err := newCertificate(name, b, m.rules.Load().RenewAt)
+	if err == nil {
+		return cert, version, nil
+	}
+	if err := storage.Quarantine(ctx, m.store, object, &storage.CorruptError{Name: object, Err: err}, m.log); err != nil {
+		return nil, "", fmt.Errorf("put the certificate of %s aside: %w", name, err)
+	}
+	return nil, "", nil
+}
+
+// internal reports whether the internal CA would issue for the target.
+func (r *rules) internal(t target) bool {
+	cas := r.cas(t)
+	return len(cas) > 0 && cas[0].Internal
+}

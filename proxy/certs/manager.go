@@ -1,0 +1,145 @@
+package certs
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatelodge/storage"
+)
+
+// absentNames is how many names are remembered to have no stored certificate, about 100 bytes each.
+const absentNames = 1 << 16
+
+// Manager obtains, keeps, serves and renews the certificates of a proxy. Its life is New, Start, Close.
+type Manager struct {
+	store     storage.Store
+	challenge func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	log       *zap.Logger
+	metrics   Metrics
+
+	applying sync.Mutex            // one Apply at a time
+	rules    atomic.Pointer[rules] // replaced, never modified; never nil
+
+	cache     *cache
+	shield    *shield
+	absent    *memo[string, struct{}]  // names without a stored certificate that serves, for Settings.Negative
+	domains   *memo[string, time.Time] // registered domains that a CA pauses, and until when
+	failures  *failures
+	unsaved   unsaved
+	inquiries inquiries
+	queue     *queue
+	planner   *planner
+	index     *index
+
+	cold atomic.Int64 // handshakes under way that are not warm
+
+	mu     sync.Mutex      // guards what follows, and that no work begins once Close waits
+	ctx    context.Context // of all work; nil before Start
+	cancel context.CancelFunc
+	closed bool
+	work   sync.WaitGroup
+}
+
+// New builds a Manager and reads the sites' own certificates. It does nothing by itself before Start, but GetCertificate answers from memory.
+func New(cfg Config, s Settings) (*Manager, error) {
+	if cfg.Store == nil {
+		return nil, errors.New("certs: Config.Store is missing")
+	}
+	if cfg.Logger == nil {
+		return nil, errors.New("certs: Config.Logger is missing")
+	}
+	m := &Manager{
+		store: cfg.Store, challenge: cfg.Challenge, log: cfg.Logger.Named("certs"), metrics: cfg.Metrics,
+		cache: newCache(), shield: newShield(), absent: newMemo[string, struct{}](absentNames), domains: newMemo[string, time.Time](absentNames),
+		unsaved: unsaved{m: map[string]*storage.Bundle{}}, inquiries: inquiries{m: map[string]*inquiry{}}, planner: newPlanner(),
+	}
+	m.failures, m.index, m.queue = newFailures(m.store, m.log), newIndex(m.store, m.log), newQueue(m.log)
+	m.queue.run, m.queue.cas = m.obtain, m.casFor
+	if m.metrics == nil {
+		m.metrics = noMetrics{}
+	}
+	if m.challenge == nil {
+		m.challenge = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }
+	}
+	return m, m.Apply(s)
+}
+
+// Start begins to obtain and renew in the background, until ctx ends or Close is called. It is called once.
+func (m *Manager) Start(ctx context.Context) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ctx != nil || m.closed {
+		return
+	}
+	m.ctx, m.cancel = context.WithCancel(ctx)
+	m.queue.start(m.ctx)
+	for _, f := range []func(context.Context){m.plan, m.readIndex, m.index.write, m.queue.patrol, m.watchFiles} {
+		m.work.Go(func() { f(m.ctx) })
+	}
+}
+
+// Close ends what runs and waits for it. Orders in progress are interrupted, and continued by the next process: their keys are stored. Handshakes
+// that wait get an error.
+func (m *Manager) Close() {
+	m.mu.Lock()
+	m.closed = true
+	if m.cancel != nil {
+		m.cancel()
+	}
+	m.mu.Unlock()
+	m.queue.close()
+	m.work.Wait()
+}
+
+// Apply replaces the settings. Certificates, orders under way, failures and what is planned are untouched; names that are listed now
+// are obtained. On an error, which names everything that is wrong, the old settings stay.
+func (m *Manager) Apply(s Settings) error {
+	m.applying.Lock()
+	defer m.applying.Unlock()
+	r, err := newRules(s, m.rules.Load(), m.log)
+	if err != nil {
+		return err
+	}
+	m.rules.Store(r)
+	m.cache.budget.Store(r.CacheBytes)
+	m.planner.reload(r.listed)
+	m.queue.apply(r.InFlight)
+	return nil
+}
+
+// goWork runs f under the Manager's own context, and reports whether the Manager runs.
+func (m *Manager) goWork(f func(ctx context.Context)) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ctx == nil || m.closed || m.ctx.Err() != nil {
+		return false
+	}
+	m.work.Go(func() { f(m.ctx) })
+	return true
+}
+
+// casFor names the CAs that may serve the name, in order.
+func (m *Manager) casFor(name string) []string {
+	r := m.rules.Load()
+	t, ok := r.managed(name)
+	if !ok {
+		return nil
+	}
+	var names []string
+	for _, ca := range r.cas(t) {
+		names = append(names, ca.Issuer.Name())
+	}
+	return names
+}
+
+// noMetrics stands in for Config.Metrics.
+type noMetrics struct{}
+
+func (noMetrics) Handshake(string)                               {}
+func (noMetrics) Issuance(string, string, string, time.Duration) {}

@@ -1,0 +1,168 @@
+package certs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatelodge/storage"
+)
+
+// Bounds of one order's run.
+const (
+	orderTimeout = 30 * time.Minute // issuers have shorter ones; this one only frees the place of one that hangs
+	storeTimeout = 10 * time.Second // one call of storage outside handshakes
+)
+
+// errUnclaimed ends the order of a name that no site wants (any more).
+var errUnclaimed = errors.New("no site wants a certificate for the name")
+
+// storageError marks failures of our own storage: they are held neither against the name nor against a CA.
+type storageError struct{ err error }
+
+func (e *storageError) Error() string { return "storage: " + e.err.Error() }
+func (e *storageError) Unwrap() error { return e.err }
+
+// attempt is one run of an order.
+type attempt struct {
+	*Manager
+	o   *order
+	r   *rules
+	t   target
+	log *zap.Logger
+
+	fence   uint64
+	looked  bool            // stored is what storage has
+	stored  *certificate    // what storage has, nil if absent; it may have ended
+	version storage.Version // of stored
+	prior   *failureRecord  // nil if the last attempt was none or a success
+}
+
+// obtain runs an order: it gets the certificate for the name, or says why not. It alone decides what happens to a name afterwards.
+func (m *Manager) obtain(ctx context.Context, o *order) (*certificate, error) {
+	r := m.rules.Load()
+	t, ok := r.managed(o.name)
+	if !ok {
+		if m.planner.knows(o.name) {
+			m.planner.rest(o.name)
+		}
+		return nil, errUnclaimed
+	}
+	life := ctx
+	ctx, cancel := context.WithTimeout(ctx, orderTimeout)
+	defer cancel()
+	a := &attempt{Manager: m, o: o, r: r, t: t, log: m.log.With(zap.String("name", o.name))}
+	if t.brief {
+		return a.issueBrief(ctx)
+	}
+	cert, err := a.underLease(ctx)
+	if life.Err() == nil {
+		a.planNext(err)
+	}
+	return cert, err
+}
+
+// underLease does what only one process may do for a name at a time.
+func (a *attempt) underLease(ctx context.Context) (*certificate, error) {
+	if err := a.heldBack(a.o.name); err != nil {
+		return nil, err
+	}
+	lease, err := a.store.Lease(ctx, issueLease(a.o.name))
+	if err != nil {
+		return nil, &storageError{fmt.Errorf("get the lease of %s: %w", a.o.name, err)}
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+		defer cancel()
+		if err := lease.Release(ctx); err != nil {
+			a.log.Warn("lease could not be released, others wait until it ends", zap.Error(err))
+		}
+	}()
+	ctx, a.fence = lease.Context(), lease.Fence()
+	if cert, err := a.lookAgain(ctx); cert != nil || err != nil {
+		return cert, err
+	}
+	key, err := pendingFor(ctx, a.store, a.o.name, a.stored)
+	if err != nil {
+		return nil, &storageError{err}
+	}
+	issued, err := a.issue(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return a.keep(ctx, issued)
+}
+
+// lookAgain reads what whoever held the lease before may have left: a certificate, a failure. Nil and nil mean that there is work to do. An error
+// of storage is never taken for an absence.
+func (a *attempt) lookAgain(ctx context.Context) (*certificate, error) {
+	var err error
+	a.stored, a.version, err = a.fetch(ctx, a.o.name)
+	if err != nil {
+		return nil, &storageError{err}
+	}
+	a.looked = true
+	now := time.Now()
+	if a.stored.fresh(now) || a.stored.serves(now) && a.o.kind == kindNew {
+		a.unsaved.forget(a.o.name)
+		a.install(a.stored)
+		return a.stored, nil
+	}
+	if b := a.unsaved.get(a.o.name); b != nil {
+		return a.keep(ctx, b)
+	}
+	if a.prior, err = a.failures.read(ctx, a.o.name); err != nil {
+		return nil, &storageError{err}
+	}
+	if a.prior != nil && a.stored != nil && a.stored.issued.After(a.prior.Last) {
+		a.prior = nil // it was followed by a success whose process ended before it could say so
+	}
+	if a.prior.backingOff(now) {
+		return nil, a.prior.asError(a.o.name)
+	}
+	return nil, nil
+}
+
+// heldBack returns why the name is not tried now, as far as memory knows.
+func (m *Manager) heldBack(name string) error {
+	now := time.Now()
+	if rec := m.failures.remembered(name); rec.backingOff(now) {
+		return rec.asError(name)
+	}
+	if until, ok := m.domains.get(registeredDomain(name)); ok {
+		return &BackoffError{Name: name, Next: until, Reason: "the CA pauses its registered domain"}
+	}
+	return nil
+}
+
+// install takes a good certificate into use.
+func (m *Manager) install(cert *certificate) {
+	m.cache.put(cert)
+	m.absent.forget(cert.name)
+	if m.planner.note(cert.name, cert.ca, cert.tls.Leaf.NotAfter, cert.renewAt) {
+		m.index.put(cert)
+	}
+	m.planner.plan(cert.name, cert.renewAt)
+}
+
+// planNext says when the name is looked at again after an attempt that failed.
+func (a *attempt) planNext(err error) {
+	if err == nil || errors.Is(err, errParked) {
+		return // done, or it goes on by itself
+	}
+	backoff, held := errors.AsType[*BackoffError](err)
+	if !held {
+		a.log.Warn("certificate not obtained, trying again soon", zap.Error(err))
+		a.planner.retry(a.o.name, a.t.listed || a.stored != nil)
+		return
+	}
+	switch {
+	case a.t.listed || a.planner.knows(a.o.name) && (a.stored != nil || !a.looked):
+		a.planner.plan(a.o.name, backoff.Next)
+	case a.looked: // it has no certificate, so that only a visitor brings it back
+		a.forget(a.o.name)
+	}
+}

@@ -1,0 +1,118 @@
+package certs
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"gatelodge/storage"
+)
+
+// pendingLife is how long a pending key is used again. CAs forget orders after a week at most.
+const pendingLife = 7 * 24 * time.Hour
+
+// pendingKey is what an order begins with: the key and the request, stored before the CA hears of them. After a crash the next process finds them
+// and goes on with the same order, since issuers know orders by their CSR; and no certificate is ever issued for a key that is lost.
+type pendingKey struct {
+	Names   []string  `json:"names"`
+	Key     []byte    `json:"key"` // PKCS #8 DER
+	CSR     []byte    `json:"csr"` // DER
+	Created time.Time `json:"created"`
+
+	private *ecdsa.PrivateKey
+}
+
+// String keeps the key out of logs.
+func (p *pendingKey) String() string { return fmt.Sprintf("pending key for %v", p.Names) }
+
+// newPendingKey makes a P-256 key and a request for the names.
+func newPendingKey(names []string, now time.Time) (*pendingKey, error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make a key: %w", err)
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, fmt.Errorf("make a key: %w", err)
+	}
+	request := &x509.CertificateRequest{}
+	for _, name := range names {
+		if ip, err := netip.ParseAddr(name); err == nil {
+			request.IPAddresses = append(request.IPAddresses, ip.AsSlice())
+		} else {
+			request.DNSNames = append(request.DNSNames, name)
+		}
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, request, private)
+	if err != nil {
+		return nil, fmt.Errorf("make a certificate request: %w", err)
+	}
+	return &pendingKey{Names: names, Key: key, CSR: csr, Created: now, private: private}, nil
+}
+
+// pendingFor returns the stored key for the name, or stores a new one. The key of the certificate in use (may be nil) is not used again: then the
+// object is a left-over of the order that made it. It is called under the name's lease.
+func pendingFor(ctx context.Context, store storage.Store, name string, inUse *certificate) (*pendingKey, error) {
+	object := pendingObject(name)
+	data, version, err := store.Get(ctx, object)
+	if _, damaged := errors.AsType[*storage.CorruptError](err); err != nil && !damaged && !errors.Is(err, storage.ErrNotExist) {
+		return nil, fmt.Errorf("read the pending key of %s: %w", name, err)
+	} else if damaged {
+		version = "" // nothing of worth in it: no certificate was issued for it that we know of
+		if err := store.Delete(ctx, object); err != nil {
+			return nil, fmt.Errorf("remove the damaged pending key of %s: %w", name, err)
+		}
+	}
+	now := time.Now()
+	if p := decodePending(data); err == nil && p.usable(name, inUse, now) {
+		return p, nil
+	}
+	p, err := newPendingKey([]string{name}, now)
+	if err != nil {
+		return nil, err
+	}
+	if data, err = json.Marshal(p); err != nil {
+		return nil, fmt.Errorf("encode the pending key of %s: %w", name, err)
+	}
+	if _, err := store.PutIf(ctx, object, data, version); err != nil {
+		return nil, fmt.Errorf("store the pending key of %s: %w", name, err)
+	}
+	return p, nil
+}
+
+// decodePending returns nil for what is no pending key.
+func decodePending(data []byte) *pendingKey {
+	p := new(pendingKey)
+	if json.Unmarshal(data, p) != nil {
+		return nil
+	}
+	key, err := x509.ParsePKCS8PrivateKey(p.Key)
+	if err != nil {
+		return nil
+	}
+	csr, err := x509.ParseCertificateRequest(p.CSR)
+	if err != nil {
+		return nil
+	}
+	private, ok := key.(*ecdsa.PrivateKey)
+	if !ok || !private.PublicKey.Equal(csr.PublicKey) {
+		return nil
+	}
+	p.private = private
+	return p
+}
+
+func (p *pendingKey) usable(name string, inUse *certificate, now time.Time) bool {
+	if p == nil || !slices.Equal(p.Names, []string{name}) || now.Sub(p.Created) > pendingLife {
+		return false
+	}
+	return inUse == nil || !p.private.PublicKey.Equal(inUse.tls.Leaf.PublicKey)
+}

@@ -1,0 +1,429 @@
+package certs
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Errors of handshakes that come when there is no room. They are values, so that a flood costs no allocation.
+var (
+	errBusy   = errors.New("certs: too many names or handshakes wait for certificates")
+	errClosed = errors.New("certs: the manager is not running")
+)
+
+// Bounds of the queue, so that a flood of handshakes takes a known amount of memory.
+const (
+	maxOrders      = 20000 // names that wait for a certificate, a few hundred bytes each
+	maxPerName     = 4096  // handshakes that wait for one name
+	maxWaiting     = 16384 // handshakes that are not warm, all together
+	blameForName   = 3     // times that a name may open a circuit that others close
+	resumeInterval = time.Second
+)
+
+// Kinds of orders.
+const (
+	kindNew   = "new"
+	kindRenew = "renew"
+)
+
+// The states of an order. There is one order for a name at most, however many handshakes wait for it:
+//
+//	          want                 dispatch                done
+//	(nothing) ────▶ orderQueued ───────────▶ orderRunning ──────▶ (nothing)
+//	                  ▲   │ every CA fails        │ every CA failed
+//	      CA works or │   ▼                       │
+//	         trial    └─ orderParked ◀────────────┘
+type orderState int
+
+const (
+	orderQueued  orderState = iota // waits for one of the InFlight places
+	orderRunning                   // has a place, see Manager.obtain
+	orderParked                    // its CAs fail: handshakes fail at once, the name is tried again by itself
+)
+
+func (s orderState) String() string {
+	return [...]string{"queued", "ordering", "waiting for the CA"}[s]
+}
+
+// order is the wish for a certificate of one name. The queue's mutex guards its fields but name and kind.
+type order struct {
+	name, kind string
+
+	state  orderState
+	cas    []string  // the CAs that may serve it, in order, as of when it was queued
+	wanted time.Time // when a visitor asked last: the most recent one is tried first when a CA may be back
+	begun  time.Time // when it first came into the queue
+	after  time.Time // a parked order that failed itself stays parked until then
+	trial  string    // the failing CA for which this order is the trial
+	blame  int       // how often it opened a circuit that another name closed at once
+	err    error     // why it was parked
+	round  *round    // what handshakes wait for now
+}
+
+// round is one wait for a result. A parked order begins a new one when it runs again.
+type round struct {
+	done    chan struct{} // closed when cert and err are final
+	waiters int
+	cert    *certificate
+	err     error
+}
+
+// queue decides which order runs when. It owns the goroutines of running orders.
+type queue struct {
+	run func(ctx context.Context, o *order) (*certificate, error)
+	cas func(name string) []string // the CAs that may serve the name, in order
+	log *zap.Logger
+
+	wg sync.WaitGroup
+
+	mu       sync.Mutex // guards what follows; never held during I/O
+	ctx      context.Context
+	orders   map[string]*order
+	renewals []*order // queued; they go before new names, whose visitors wait for a bounded time only
+	fresh    []*order // queued
+	running  int
+	limit    int // see Settings.InFlight
+	circuits map[string]*circuit
+}
+
+// errParked is what an order ends a run with when every CA for it fails.
+var errParked = errors.New("every CA for the name fails")
+
+func newQueue(log *zap.Logger) *queue {
+	return &queue{log: log, orders: map[string]*order{}, circuits: map[string]*circuit{}}
+}
+
+// want asks for a certificate and returns the round to wait for, or the reason why there is nothing to wait for. A visitor's name goes before
+// those that nobody waits for when a failing CA is tried.
+func (q *queue) want(name, kind string, visitor bool) (*round, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.ctx == nil || q.ctx.Err() != nil {
+		return nil, errClosed
+	}
+	now := time.Now()
+	o := q.orders[name]
+	if o == nil {
+		if len(q.orders) >= maxOrders {
+			return nil, errBusy
+		}
+		o = &order{name: name, kind: kind, begun: now}
+		q.orders[name] = o
+		q.enqueueLocked(o)
+	}
+	if visitor {
+		o.wanted = now
+	}
+	if o.state == orderParked && !now.Before(o.after) && q.admitLocked(o, now) {
+		q.enqueueLocked(o)
+	}
+	r := o.round
+	q.dispatchLocked()
+	if o.state == orderParked {
+		return nil, o.err
+	}
+	return r, nil
+}
+
+// has reports whether a first certificate for the name is being obtained.
+func (q *queue) has(name string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	o := q.orders[name]
+	return o != nil && o.kind == kindNew
+}
+
+// wait waits for the round's result, for as long as ctx lives.
+func (q *queue) wait(ctx context.Context, r *round) (*certificate, error) {
+	q.mu.Lock()
+	if r.waiters >= maxPerName {
+		q.mu.Unlock()
+		return nil, errBusy
+	}
+	r.waiters++
+	q.mu.Unlock()
+	defer func() {
+		q.mu.Lock()
+		r.waiters--
+		q.mu.Unlock()
+	}()
+	select {
+	case <-r.done:
+		return r.cert, r.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// answer gives the certificate to those who wait, before the order has tidied up.
+func (q *queue) answer(o *order, cert *certificate) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	o.round.end(cert, nil)
+}
+
+// end is called with the queue's mutex held. Only the first result counts.
+func (r *round) end(cert *certificate, err error) {
+	select {
+	case <-r.done:
+	default:
+		r.cert, r.err = cert, err
+		close(r.done)
+	}
+}
+
+func (q *queue) enqueueLocked(o *order) {
+	o.state, o.cas, o.round = orderQueued, q.cas(o.name), &round{done: make(chan struct{})}
+	list := &q.fresh
+	if o.kind == kindRenew {
+		list = &q.renewals
+	}
+	if o.trial != "" {
+		*list = slices.Insert(*list, 0, o)
+	} else {
+		*list = append(*list, o)
+	}
+}
+
+// dispatchLocked starts queued orders while there are places.
+func (q *queue) dispatchLocked() {
+	now := time.Now()
+	for q.running < q.limit && q.ctx.Err() == nil {
+		o := q.nextLocked()
+		if o == nil {
+			return
+		}
+		if o.trial == "" && !q.admitLocked(o, now) {
+			q.parkLocked(o)
+			continue
+		}
+		o.state = orderRunning
+		q.running++
+		q.wg.Go(func() { q.work(o) })
+	}
+	q.parkHopelessLocked(now)
+}
+
+// parkHopelessLocked looks at those beyond the places: they wait for their turn, but not for a CA that is known to fail, since their visitors
+// would hang for nothing.
+func (q *queue) parkHopelessLocked(now time.Time) {
+	open := false
+	for _, c := range q.circuits {
+		open = open || c.open
+	}
+	if !open {
+		return
+	}
+	hopeless := func(o *order) bool {
+		if o.trial != "" || q.reachableLocked(o, now) {
+			return false
+		}
+		q.parkLocked(o)
+		return true
+	}
+	q.renewals = slices.DeleteFunc(q.renewals, hopeless)
+	q.fresh = slices.DeleteFunc(q.fresh, hopeless)
+}
+
+// nextLocked takes the next order from the queue: a trial, a renewal, a new name.
+func (q *queue) nextLocked() *order {
+	list := &q.renewals
+	if len(q.renewals) == 0 || len(q.fresh) > 0 && q.fresh[0].trial != "" && q.renewals[0].trial == "" {
+		list = &q.fresh
+	}
+	if len(*list) == 0 {
+		return nil
+	}
+	o := (*list)[0]
+	*list = (*list)[1:]
+	return o
+}
+
+// work runs an order that has a place.
+func (q *queue) work(o *order) {
+	cert, err := q.run(q.ctx, o)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.running--
+	if errors.Is(err, errParked) {
+		q.parkLocked(o)
+	} else {
+		delete(q.orders, o.name)
+		o.round.end(cert, err)
+	}
+	q.dispatchLocked()
+}
+
+// parkLocked lets the handshakes go and keeps the name.
+func (q *queue) parkLocked(o *order) {
+	o.state, o.trial, o.err = orderParked, "", errParked
+	for _, ca := range o.cas {
+		if c := q.circuits[ca]; c != nil && c.open {
+			o.err = &UnavailableError{Name: o.name, CA: ca, Since: c.since, Next: c.next, Err: c.err}
+			break
+		}
+	}
+	o.round.end(nil, o.err)
+}
+
+// admitLocked reports whether some CA for the order may be asked now, and takes the turn if that is a trial.
+func (q *queue) admitLocked(o *order, now time.Time) bool {
+	for _, ca := range o.cas {
+		c := q.circuits[ca]
+		if c == nil || !c.open {
+			return true
+		}
+		if c.admits(now) {
+			c.try(o, now)
+			o.trial = ca
+			return true
+		}
+	}
+	return len(o.cas) == 0 // the order's run says so
+}
+
+// reachableLocked is admitLocked without taking a turn.
+func (q *queue) reachableLocked(o *order, now time.Time) bool {
+	return len(o.cas) == 0 || slices.ContainsFunc(o.cas, func(ca string) bool {
+		c := q.circuits[ca]
+		return c == nil || c.admits(now)
+	})
+}
+
+// admitted reports whether a running order may go to the CA.
+func (q *queue) admitted(o *order, ca string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	c := q.circuits[ca]
+	return c == nil || !c.open || o.trial == ca
+}
+
+// failed notes a failure that concerns the CA. It reports whether the name itself is to blame: it has done this again and again, while the CA
+// worked for others.
+func (q *queue) failed(o *order, ca string, err error) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if o.blame >= blameForName {
+		return true
+	}
+	c := q.circuits[ca]
+	if c == nil {
+		c = &circuit{}
+		q.circuits[ca] = c
+	}
+	now := time.Now()
+	o.after = now.Add(trialEvery)
+	if c.fail(o, err, retryOf(err), now) {
+		q.log.Warn("CA fails, new certificates wait", zap.String("ca", ca), zap.String("name", o.name), zap.Time("next_attempt", c.next), zap.Error(err))
+	}
+	return false
+}
+
+// worked notes that the CA works, and lets those go on who wait for it.
+func (q *queue) worked(o *order, ca string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	c := q.circuits[ca]
+	if c == nil || !c.open {
+		return
+	}
+	since := c.since
+	c.work(o)
+	q.log.Info("CA works again", zap.String("ca", ca), zap.Duration("failed_for", time.Since(since)))
+	q.resumeLocked()
+}
+
+// resumeLocked puts the parked orders that may go on back into the queue, the most recently wanted first. Where a CA is
+// due for a trial, that is one. The name of the last trial goes last, so that one bad name cannot spoil every trial; and one that failed
+// itself a moment ago lets others try first.
+func (q *queue) resumeLocked() {
+	now := time.Now()
+	var ready []*order
+	for _, o := range q.orders {
+		if o.state == orderParked && !now.Before(o.after) && q.reachableLocked(o, now) {
+			ready = append(ready, o)
+		}
+	}
+	slices.SortFunc(ready, func(a, b *order) int {
+		if ta, tb := q.triedLastLocked(a), q.triedLastLocked(b); ta != tb {
+			if ta {
+				return 1
+			}
+			return -1
+		}
+		return b.wanted.Compare(a.wanted)
+	})
+	for _, o := range ready {
+		if q.admitLocked(o, now) {
+			q.enqueueLocked(o)
+		}
+	}
+	if len(ready) > 0 {
+		q.dispatchLocked()
+	}
+}
+
+func (q *queue) triedLastLocked(o *order) bool {
+	for _, c := range q.circuits {
+		if c.tried == o {
+			return true
+		}
+	}
+	return false
+}
+
+// patrol resumes parked orders when a trial or a Retry-After is due, until ctx ends.
+func (q *queue) patrol(ctx context.Context) {
+	tick := time.NewTicker(resumeInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		q.mu.Lock()
+		q.resumeLocked()
+		q.mu.Unlock()
+	}
+}
+
+// start lets orders run until ctx ends.
+func (q *queue) start(ctx context.Context) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ctx = ctx
+}
+
+// apply takes over new settings: another limit, and other CAs for those who wait.
+func (q *queue) apply(limit int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.limit = limit
+	if q.ctx == nil {
+		return
+	}
+	for _, o := range q.orders {
+		o.cas = q.cas(o.name)
+	}
+	q.resumeLocked()
+	q.dispatchLocked()
+}
+
+// close lets everybody go, after the context of start has ended, and waits for the running orders to end with it.
+func (q *queue) close() {
+	q.mu.Lock()
+	for _, o := range q.orders {
+		if o.state == orderQueued {
+			o.round.end(nil, errClosed)
+		}
+	}
+	q.renewals, q.fresh = nil, nil
+	q.mu.Unlock()
+	q.wg.Wait()
+}

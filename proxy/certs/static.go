@@ -1,0 +1,133 @@
+package certs
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// fileEvery is how often a site's own files are looked at. Two stat calls a pair; short enough for whoever has just copied them.
+const fileEvery = 5 * time.Second
+
+// fileKey names a pair of PEM files.
+type fileKey struct{ cert, key string }
+
+func keyOf(p Policy) fileKey { return fileKey{p.CertFile, p.KeyFile} }
+
+// fileSet holds the sites' own certificates.
+type fileSet struct {
+	mu    sync.Mutex // guards pairs; never held while reading files
+	pairs map[fileKey]*filePair
+}
+
+// filePair is a certificate of a site's own. A pair outlives a reload of the settings.
+type filePair struct {
+	fileKey
+	cert atomic.Pointer[tls.Certificate] // nil until the files were good for the first time
+
+	mu   sync.Mutex // guards seen, and lets one reader read
+	seen fileStamp  // of what was read last, good or bad
+}
+
+// fileStamp tells whether files are the same as before without reading them.
+type fileStamp struct {
+	certTime, keyTime time.Time
+	certSize, keySize int64
+}
+
+// get returns the pair, which may be one that was never good.
+func (s *fileSet) get(p Policy) *filePair {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.pairs[keyOf(p)]
+	if f == nil {
+		f = &filePair{fileKey: keyOf(p)}
+		s.pairs[keyOf(p)] = f
+	}
+	return f
+}
+
+func (s *fileSet) all() []*filePair {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*filePair, 0, len(s.pairs))
+	for _, f := range s.pairs {
+		all = append(all, f)
+	}
+	return all
+}
+
+// readFiles takes the policy's pair into the rules. A pair that was never read must be good: no reload begins to serve a site with nothing.
+func (r *rules) readFiles(p Policy, before *rules, log *zap.Logger) error {
+	if before != nil {
+		r.files.pairs[keyOf(p)] = before.files.get(p)
+	}
+	f := r.files.get(p)
+	if err := f.refresh(log); err != nil && f.cert.Load() == nil {
+		return fmt.Errorf("site %s: %w", p.Site, err)
+	}
+	return nil
+}
+
+// refresh reads both files if they changed since they were read last, and tells the log how it went. The pair from before stays in use when
+// they are not good, for example because only one of them was copied yet.
+func (f *filePair) refresh(log *zap.Logger) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	stamp, err := f.stamp() // before reading: a change in between shows at the next look
+	if err == nil && stamp == f.seen || err != nil && f.seen == gone() {
+		return nil // nothing new to say
+	}
+	if f.seen = stamp; err != nil {
+		f.seen = gone()
+	}
+	var cert tls.Certificate
+	if err == nil {
+		cert, err = tls.LoadX509KeyPair(f.fileKey.cert, f.key)
+	}
+	if err != nil {
+		err = fmt.Errorf("read certificate %s with key %s: %w", f.fileKey.cert, f.key, err)
+		log.Warn("own certificate cannot be read, what was read before stays in use", zap.Bool("serving", f.cert.Load() != nil), zap.Error(err))
+		return err
+	}
+	f.cert.Store(&cert)
+	log.Info("own certificate read", zap.String("file", f.fileKey.cert), zap.Time("not_after", cert.Leaf.NotAfter))
+	return nil
+}
+
+// gone is the stamp of files that could not be looked at.
+func gone() fileStamp { return fileStamp{certSize: -1} }
+
+func (f *filePair) stamp() (fileStamp, error) {
+	c, err := os.Stat(f.fileKey.cert)
+	if err != nil {
+		return fileStamp{}, err
+	}
+	k, err := os.Stat(f.key)
+	if err != nil {
+		return fileStamp{}, err
+	}
+	return fileStamp{c.ModTime(), k.ModTime(), c.Size(), k.Size()}, nil
+}
+
+// watchFiles looks at the sites' own certificates until ctx ends.
+func (m *Manager) watchFiles(ctx context.Context) {
+	tick := time.NewTicker(fileEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			for _, f := range m.rules.Load().files.all() {
+				_ = f.refresh(m.log) // it told the log
+			}
+		}
+	}
+}
