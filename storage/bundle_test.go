@@ -325,30 +325,47 @@ func TestLoadBundle_QuarantinesWhatIsNoBundle(t *testing.T) {
 	}
 }
 
+// smallBundle is a bundle that is always the same and has few bytes for a fuzzer to shorten.
+func smallBundle(t testing.TB) *storage.Bundle {
+	t.Helper()
+	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: []string{"a.example"}, NotBefore: notBefore, NotAfter: notAfter}
+	leafDER, err := x509.CreateCertificate(nil, leaf, leaf, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &storage.Bundle{CA: "le", Chain: [][]byte{leafDER}, Key: keyDER, Fence: 7, Notes: map[string]string{"a": "b"}}
+}
+
+// The fuzzer makes the first lines; what follows is a good pair, cut somewhere and with a bit flipped.
 func FuzzDecodeBundle(f *testing.F) {
-	good := newBundle(f, newKey(f), "a.example")
-	data := encode(f, good)
-	f.Add(data)
-	f.Add(data[:len(data)/2])
-	f.Add([]byte(`{"format":1,"names":["a"],"notes":{"a":"b"},"x":[1]}` + "\n"))
-	f.Add([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
-	_, pair, _ := bytes.Cut(data, []byte("\n"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, data := range [][]byte{data, append(append(bytes.Clone(data), '\n'), pair...)} {
-			b, err := storage.DecodeBundle("certs/a.example", data)
-			if err != nil {
-				if _, ok := errors.AsType[*storage.CorruptError](err); !ok {
-					t.Fatalf("an error that is no CorruptError: %v", err)
-				}
-				continue
+	_, pair, _ := bytes.Cut(encode(f, smallBundle(f)), []byte("\n"))
+	f.Add([]byte(`{"format":1,"names":["a"],"fence":7,"notes":{"a":"b"},"x":[1]}`+"\n"), uint16(len(pair)), uint16(0xffff))
+	f.Add([]byte("{}\n"), uint16(100), uint16(0xffff))
+	f.Add([]byte("{}\n"), uint16(len(pair)), uint16(200))
+	f.Add([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), uint16(0), uint16(0))
+	f.Fuzz(func(t *testing.T, first []byte, cut, flip uint16) {
+		data := append(bytes.Clone(first), pair[:min(int(cut), len(pair))]...)
+		if int(flip) < len(data) {
+			data[flip] ^= 1
+		}
+		b, err := storage.DecodeBundle("certs/a.example", data)
+		if err != nil {
+			if _, ok := errors.AsType[*storage.CorruptError](err); !ok {
+				t.Fatalf("an error that is no CorruptError: %v", err)
 			}
-			again, err := b.Encode()
-			if err != nil {
-				t.Fatalf("decoded but not encoded: %v", err)
-			}
-			if c, err := storage.DecodeBundle("certs/a.example", again); err != nil || c.Lost != nil {
-				t.Fatalf("encoded but not decoded: %v, %v", err, c)
-			}
+			return
+		}
+		again, err := b.Encode()
+		if err != nil {
+			t.Fatalf("decoded but not encoded: %v", err)
+		}
+		if c, err := storage.DecodeBundle("certs/a.example", again); err != nil || c.Lost != nil {
+			t.Fatalf("encoded but not decoded: %v, %v", err, c)
 		}
 	})
 }

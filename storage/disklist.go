@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// List implements Store. Each call walks all objects with the same first segment (a second or so for a million), since folders are
+// List implements Store. Each call walks all objects with the same first segment (two seconds for a million when the kernel has them in memory), since folders are
 // in the order of hashes: ask for many names at a time.
 func (d *Disk) List(ctx context.Context, prefix, after string, limit int) ([]string, error) {
 	if ctx.Err() != nil {

@@ -54,15 +54,15 @@ func (h objectHeader) String() string {
 // parseObject takes a file apart. The header is good, and its version the file's, whenever it is not zero, even if the
 // error says that the bytes are damaged.
 func parseObject(file []byte) (objectHeader, []byte, error) {
-	line, data, ok := bytes.Cut(file[:min(len(file), maxHeader)], []byte("\n"))
-	if !ok {
+	end := bytes.IndexByte(file[:min(len(file), maxHeader)], '\n')
+	if end < 0 {
 		return objectHeader{}, nil, errHeader
 	}
-	data = file[len(line)+1:]
-	h, err := parseHeader(string(line))
+	h, err := parseHeader(string(file[:end]))
 	if err != nil {
 		return objectHeader{}, nil, err
 	}
+	data := file[end+1:]
 	if sumOf(data) != h.sum {
 		return h, nil, errors.New("its bytes are not those that were written (checksum)")
 	}
