@@ -50,7 +50,7 @@ func mendBundle(ctx context.Context, s Store, name string, cause error, log *zap
 		return nil, "", err
 	}
 	pair := wholePair(data)
-	if pair == nil || !meantBy(cause, data) {
+	if pair == nil || !meantBy(cause, data, version) {
 		return nil, "", cause
 	}
 	b, err := DecodeBundle(name, pair)

@@ -31,7 +31,7 @@ func Quarantine(ctx context.Context, s Store, name string, cause error, log *zap
 	if err != nil {
 		return fmt.Errorf("quarantine %s: %w", name, err)
 	}
-	if !meantBy(cause, data) {
+	if !meantBy(cause, data, version) {
 		return nil // rewritten by somebody else
 	}
 	if !strings.HasPrefix(name, quarantinePrefix) { // a damaged copy is worth no copy of its own
@@ -50,8 +50,14 @@ func Quarantine(ctx context.Context, s Store, name string, cause error, log *zap
 	return nil
 }
 
-// meantBy reports whether these are the bytes that were found damaged.
-func meantBy(cause error, data []byte) bool {
+// meantBy reports whether this is what was found damaged.
+func meantBy(cause error, data []byte, v Version) bool {
 	corrupt, ok := errors.AsType[*CorruptError](cause)
-	return !ok || corrupt.Sum == [sha256.Size]byte{} || corrupt.Sum == sha256.Sum256(data)
+	switch {
+	case !ok:
+		return true
+	case corrupt.Version != "" && corrupt.Version != v:
+		return false
+	}
+	return corrupt.Sum == [sha256.Size]byte{} || corrupt.Sum == sha256.Sum256(data)
 }

@@ -91,9 +91,10 @@ type CorruptError struct {
 	Name string // the object
 	Err  error  // what is wrong with it; never shows contents
 
-	// Sum is the SHA-256 of the bytes that were found damaged, as Get or else Salvage returns them: Quarantine takes away nothing else.
-	// The zero value means that it is not known which bytes were meant, and Quarantine believes that it is those that are there now.
-	Sum [sha256.Size]byte
+	// Version and Sum (SHA-256) are those of the bytes that were found damaged, as Get or else Salvage returns them: Quarantine takes away
+	// nothing else. Whoever finds damage sets what it knows; NewCorruptError sets Sum. With neither, Quarantine believes that what is there now was meant.
+	Version Version
+	Sum     [sha256.Size]byte
 }
 
 // NewCorruptError is for whoever has read an object's bytes and found that they cannot be right.
