@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"net/netip"
 	"slices"
 
 	"gatelodge/proxy/hostname"
@@ -53,5 +54,15 @@ func (ca CA) serves(name string) bool {
 }
 
 func (ca CA) matches(name string) bool {
+	if ip, err := netip.ParseAddr(name); err == nil && ca.Internal && InternalAddress(ip) {
+		return true
+	}
 	return slices.ContainsFunc(ca.Names, func(p string) bool { return hostname.Match(p, name) })
+}
+
+// InternalAddress reports whether the address is one that the internal CA serves: private, loopback or link-local. The same address
+// means another machine in every network, so no public CA certifies it.
+func InternalAddress(ip netip.Addr) bool {
+	ip = ip.Unmap()
+	return ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast()
 }

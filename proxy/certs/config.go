@@ -99,7 +99,8 @@ type CA struct {
 	// Names are patterns (hostname.Match). A CA with names goes before the others for them; one without is general.
 	Names []string
 
-	// Internal marks the internal CA: after the CAs with matching names, before the general ones, and only for its Names.
+	// Internal marks the internal CA: after the CAs with matching names, before the general ones, and only for its Names and for internal
+	// addresses (InternalAddress).
 	Internal bool
 }
 

@@ -67,21 +67,25 @@ func New(cfg Config, s Settings) (*Manager, error) {
 	if m.challenge == nil {
 		m.challenge = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }
 	}
-	return m, m.Apply(s)
+	if err := m.Apply(s); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
-// Start begins to obtain and renew in the background, until ctx ends or Close is called. It is called once.
-func (m *Manager) Start(ctx context.Context) {
+// Start begins to obtain and renew in the background, until ctx ends or Close is called. Only the first call does so.
+func (m *Manager) Start(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ctx != nil || m.closed {
-		return
+		return errors.New("certs: the manager was started before")
 	}
 	m.ctx, m.cancel = context.WithCancel(ctx)
 	m.queue.start(m.ctx)
 	for _, f := range []func(context.Context){m.plan, m.readIndex, m.index.write, m.queue.patrol, m.watchFiles} {
 		m.work.Go(func() { f(m.ctx) })
 	}
+	return nil
 }
 
 // Close ends what runs and waits for it. Orders in progress are interrupted, and continued by the next process: their keys are stored. Handshakes

@@ -47,7 +47,7 @@ const (
 )
 
 func (s orderState) String() string {
-	return [...]string{"queued", "ordering", "waiting for the CA"}[s]
+	return [...]string{StateQueued, StateOrdering, StateWaiting}[s]
 }
 
 // order is the wish for a certificate of one name. The queue's mutex guards its fields but name and kind.

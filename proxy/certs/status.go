@@ -2,10 +2,26 @@ package certs
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
+	"iter"
 	"maps"
 	"slices"
 	"time"
+)
+
+// The states of a name.
+const (
+	StateServing    = "serving"            // a certificate is in use
+	StateRenewing   = "renewing"           // and its successor is being obtained
+	StateOwnFile    = "own file"           // the site brings its certificate
+	StateQueued     = "queued"             // a first certificate waits for its turn
+	StateOrdering   = "ordering"           // a first certificate is being obtained
+	StateWaiting    = "waiting for the CA" // every CA for it fails; it is tried again by itself
+	StateBackingOff = "backing off"        // the last attempt failed; see Status.NextAttempt
+	StateExpired    = "expired"            // the certificate has ended and is not served
+	StateAbsent     = "absent"             // there is none, and nobody has asked
+	StateNotOurs    = "not ours"           // no site claims the name
 )
 
 // Status is what a person should know of a name (`gatelodge certs show NAME`).
@@ -14,9 +30,7 @@ type Status struct {
 	For  string `json:"for,omitempty"`  // the host that was asked about, if it is served with a wildcard's certificate
 	Site string `json:"site,omitempty"` // empty if no site claims the name
 
-	// State is one of "serving", "renewing", "queued", "ordering", "waiting for the CA", "backing off", "expired", "absent", "own file",
-	// "not ours".
-	State string `json:"state"`
+	State string `json:"state"` // one of the State constants
 
 	CA        string    `json:"ca,omitempty"` // who issued the certificate
 	NotBefore time.Time `json:"not_before,omitzero"`
@@ -56,96 +70,121 @@ func (m *Manager) Names() []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// Status tells about the name, a host or a wildcard in canonical form. What is not in memory is read from storage.
+// Status tells about the name, a host or a wildcard in canonical form. What is not in memory is read from storage; the error is that of reading.
 func (m *Manager) Status(ctx context.Context, name string) (Status, error) {
-	r := m.rules.Load()
-	t, claimed := r.resolve(probe(name))
-	s := Status{Name: name}
-	if !claimed {
-		t = target{name: name}
-	} else if s.Site = t.policy.Site; t.name != name {
-		s.Name, s.For = t.name, name
-	}
+	s, t := m.begin(name)
 	if t.file != nil {
-		if c := t.file.cert.Load(); c != nil {
-			s.dates(c.Leaf.NotBefore, c.Leaf.NotAfter)
-			s.Serial, s.Issuer = c.Leaf.SerialNumber.Text(16), c.Leaf.Issuer.CommonName
-		}
-		s.State = "own file"
 		return s, nil
 	}
-	for _, ca := range r.cas(t) {
-		s.MayIssue = append(s.MayIssue, ca.Issuer.Name())
+	cert, rec := m.cache.cert(t.name), m.failures.remembered(t.name)
+	var err, err2 error
+	if cert == nil && !t.brief {
+		cert, _, err = m.fetch(ctx, t.name)
 	}
-	cert, rec, err := m.known(ctx, t)
+	if rec == nil && !t.brief {
+		rec, err2 = m.failures.read(ctx, t.name)
+	}
+	m.finish(&s, t, cert, rec)
+	return s, errors.Join(err, err2)
+}
+
+// remembered is Status without storage. Of a certificate that is not in memory it knows who issued it and when it ends.
+func (m *Manager) remembered(name string) Status {
+	s, t := m.begin(name)
+	if t.file != nil {
+		return s
+	}
+	cert := m.cache.cert(t.name)
+	m.finish(&s, t, cert, m.failures.remembered(t.name))
+	if it, ok := m.planner.get(t.name); ok && cert == nil && !it.ends.IsZero() {
+		s.CA, s.NotAfter, s.RenewAt = it.ca, it.ends, it.due
+		if s.State == StateAbsent && time.Now().Before(it.ends) {
+			s.State = StateServing
+		}
+	}
+	return s
+}
+
+// begin says whose the name is, and all there is to say of a site's own file.
+func (m *Manager) begin(name string) (Status, target) {
+	r := m.rules.Load()
+	t, claimed := r.resolve(probe(name))
+	s := Status{Name: name, State: StateNotOurs}
+	if !claimed {
+		return s, target{name: name}
+	}
+	s.State = StateAbsent
+	if s.Site = t.policy.Site; t.name != probe(name) && t.name != name {
+		s.Name, s.For = t.name, name
+	} else {
+		t.name = name
+	}
+	if t.file == nil {
+		for _, ca := range r.cas(t) {
+			s.MayIssue = append(s.MayIssue, ca.Issuer.Name())
+		}
+		return s, t
+	}
+	s.State = StateOwnFile
+	if c := t.file.cert.Load(); c != nil {
+		s.leaf(c.Leaf)
+	}
+	return s, t
+}
+
+func (s *Status) leaf(c *x509.Certificate) {
+	s.NotBefore, s.NotAfter, s.Serial, s.Issuer = c.NotBefore, c.NotAfter, c.SerialNumber.Text(16), c.Issuer.CommonName
+}
+
+func (m *Manager) finish(s *Status, t target, cert *certificate, rec *failureRecord) {
 	if cert != nil {
-		leaf := cert.tls.Leaf
-		s.dates(leaf.NotBefore, leaf.NotAfter)
+		s.leaf(cert.tls.Leaf)
 		s.CA, s.RenewAt, s.Issued, s.Notes = cert.ca, cert.renewAt, cert.issued, cert.notes
-		s.Serial, s.Issuer = leaf.SerialNumber.Text(16), leaf.Issuer.CommonName
 	}
 	if rec != nil && !(cert != nil && cert.issued.After(rec.Last)) {
 		s.Attempts, s.NextAttempt = rec.Count, rec.Next
 		s.LastFailure = &FailureStatus{rec.Last, rec.CA, rec.Scope, rec.Reason, rec.Problem}
 	}
-	s.State = m.state(t, cert, rec, claimed)
-	m.queue.describe(&s)
-	return s, err
-}
-
-func (s *Status) dates(from, to time.Time) { s.NotBefore, s.NotAfter = from, to }
-
-// known gathers what memory and storage know.
-func (m *Manager) known(ctx context.Context, t target) (*certificate, *failureRecord, error) {
-	cert, rec := m.cache.cert(t.name), m.failures.remembered(t.name)
-	if t.brief {
-		return cert, rec, nil
-	}
-	var err, err2 error
-	if cert == nil {
-		cert, _, err = m.fetch(ctx, t.name)
-	}
-	if rec == nil {
-		rec, err2 = m.failures.read(ctx, t.name)
-	}
-	return cert, rec, errors.Join(err, err2)
-}
-
-// state says in a word how the name stands.
-func (m *Manager) state(t target, cert *certificate, rec *failureRecord, claimed bool) string {
 	now := time.Now()
 	order, ordered := m.queue.state(t.name)
 	switch {
-	case !claimed && cert == nil:
-		return "not ours"
 	case cert.serves(now) && ordered && order == orderRunning:
-		return "renewing"
+		s.State = StateRenewing
 	case cert.serves(now):
-		return "serving"
+		s.State = StateServing
 	case ordered:
-		return order.String()
+		s.State = order.String()
 	case rec.backingOff(now):
-		return "backing off"
+		s.State = StateBackingOff
 	case cert != nil:
-		return "expired"
+		s.State = StateExpired
 	}
-	return "absent"
+	m.queue.describe(s)
 }
 
-// Expiries returns the end of every certificate known that some site claims, for a metric of days left.
-func (m *Manager) Expiries() []time.Time {
-	var ends []time.Time
-	for _, it := range m.planner.all() {
-		if !it.ends.IsZero() && !it.resting {
-			ends = append(ends, it.ends)
+// Statuses tells about all Names, as far as memory knows.
+func (m *Manager) Statuses() []Status {
+	var all []Status
+	for _, name := range m.Names() {
+		all = append(all, m.remembered(name))
+	}
+	return all
+}
+
+// Expiries yields the end of every certificate that some site claims, for a metric of days left.
+func (m *Manager) Expiries() iter.Seq[time.Time] {
+	return func(yield func(time.Time) bool) {
+		for _, it := range m.planner.all() {
+			if !it.ends.IsZero() && !it.resting && !yield(it.ends) {
+				return
+			}
+		}
+		for _, f := range m.rules.Load().files.all() {
+			if c := f.cert.Load(); c != nil && !yield(c.Leaf.NotAfter) {
+				return
+			}
 		}
 	}
-	for _, f := range m.rules.Load().files.all() {
-		if c := f.cert.Load(); c != nil {
-			ends = append(ends, c.Leaf.NotAfter)
-		}
-	}
-	return ends
 }
 
 // names returns the names of all orders.
