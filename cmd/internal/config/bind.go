@@ -117,7 +117,7 @@ func (b *binder) table(at spot, m map[string]any, v reflect.Value) {
 			own.SetMapIndex(reflect.ValueOf(key), reflect.ValueOf(m[key]))
 			b.hide(here) // a provider's own keys may well be secrets
 		default:
-			b.unknownKey(at, key, fields)
+			b.unknownKey(at, key, v.Type())
 		}
 	}
 }
@@ -128,9 +128,9 @@ func (b *binder) field(at spot, raw any, v reflect.Value, f field) {
 	before := len(b.faults)
 	b.value(at, raw, v, f)
 	if limited && row.absent() {
-		b.faultAtKey(at, row.problem(at.path), row.hint())
+		b.faultAtKey(at, row.problem(at.path), row.Now)
 	} else if limited && len(b.faults) == before && !row.permits(v) {
-		b.fault(at, row.problem(at.path), row.hint())
+		b.fault(at, row.problem(at.path), row.Now)
 	}
 }
 
@@ -180,22 +180,20 @@ func (b *binder) value(at spot, raw any, v reflect.Value, f field) {
 			return
 		}
 	}
-	b.wrongType(at, kindOf(v.Type()), raw)
+	b.wrongType(at, v.Type(), raw)
 }
 
 func (b *binder) scalar(at spot, raw any, v reflect.Value, sc scalar) {
 	s, ok := raw.(string)
 	if !ok {
-		if v.Type() == reflect.TypeFor[Secret]() || v.Type() == reflect.TypeFor[SealingKey]() {
-			b.hide(at)
-		}
-		b.wrongType(at, sc.kind, raw)
+		b.wrongType(at, v.Type(), raw)
 		return
 	}
 	x, err := sc.parse(s)
 	if err != nil {
-		if v.Type() == reflect.TypeFor[Secret]() || v.Type() == reflect.TypeFor[SealingKey]() || hasUserinfo(s) {
+		if secretType(v.Type()) || hasUserinfo(s) {
 			b.hide(at)
+			err = badValue(hintOf(err), "%s: %v", at.path, err) // the key may be hidden too, behind another secret
 		}
 		b.invalid(at, err)
 		return
@@ -205,11 +203,7 @@ func (b *binder) scalar(at spot, raw any, v reflect.Value, sc scalar) {
 
 // invalid reports a value that its parser refused.
 func (b *binder) invalid(at spot, err error) {
-	hint := ""
-	if e, ok := err.(*valueError); ok { // our own parsers return nothing wrapped
-		hint = e.hint
-	}
-	b.fault(at, err.Error(), hint)
+	b.fault(at, err.Error(), hintOf(err))
 }
 
 func (b *binder) str(at spot, s string, v reflect.Value, f field) {
@@ -218,7 +212,7 @@ func (b *binder) str(at spot, s string, v reflect.Value, f field) {
 	}
 	switch {
 	case f.enum != nil && !slices.Contains(f.enum, s):
-		b.fault(at, fmt.Sprintf("unknown value %q", s), oneOf(s, f.enum))
+		b.fault(at, fmt.Sprintf("unknown value %q", clip(s)), oneOf(s, b.possible(at, f.enum)))
 		return
 	case f.as == "host" && s != "":
 		host, err := canonicalHost(s)
@@ -231,6 +225,15 @@ func (b *binder) str(at spot, s string, v reflect.Value, f field) {
 		s = filepath.Join(filepath.Dir(b.file.name), s)
 	}
 	v.SetString(s)
+}
+
+// possible are the values that this build does.
+func (b *binder) possible(at spot, enum []string) []string {
+	row, limited := pendingAt(at.pattern)
+	if !limited {
+		return enum
+	}
+	return slices.DeleteFunc(slices.Clone(enum), func(s string) bool { return !row.permits(reflect.ValueOf(s)) })
 }
 
 // canonicalHost is hostname.FromConfig with advice.
@@ -270,7 +273,7 @@ func (b *binder) list(at spot, raw []any, v reflect.Value, f field) {
 		before := len(b.faults)
 		b.value(here, r, elem, f)
 		if limited && len(b.faults) == before && !row.permits(elem) {
-			b.fault(here, row.problem(at.path), row.hint())
+			b.fault(here, row.problem(at.path), row.Now)
 		}
 	}
 	v.Set(list)
@@ -297,20 +300,61 @@ func prepare(v reflect.Value) {
 	}
 }
 
-func (b *binder) wrongType(at spot, want string, raw any) {
-	b.fault(at, fmt.Sprintf("must be %s, not %s", want, kindOfRaw(raw)), "")
+func (b *binder) wrongType(at spot, want reflect.Type, raw any) {
+	hint := ""
+	if secretType(want) {
+		b.hide(at)
+	} else {
+		hint = rewrite(want, raw)
+	}
+	b.fault(at, fmt.Sprintf("must be %s, not %s", kindOf(want), kindOfRaw(raw)), hint)
 }
 
-func (b *binder) unknownKey(at spot, key string, fields map[string]field) {
+// rewrite is the value as it was probably meant.
+func rewrite(want reflect.Type, raw any) string {
+	list, isList := listOf(raw)
+	switch x := raw.(type) {
+	case string:
+		if want.Kind() == reflect.Slice && len(x) < 60 && !hasUserinfo(x) {
+			return fmt.Sprintf("write [%q]", x)
+		}
+	case int64:
+		if want == reflect.TypeFor[time.Duration]() && x >= 0 {
+			return fmt.Sprintf(`write "%ds" if seconds are meant`, x)
+		}
+		if want == reflect.TypeFor[Size]() && x >= 0 {
+			return fmt.Sprintf("write %q", Size(x))
+		}
+	}
+	if isList && len(list) == 1 && want.Kind() != reflect.Slice {
+		return "write the value without [ ]"
+	}
+	return ""
+}
+
+func (b *binder) unknownKey(at spot, key string, t reflect.Type) {
 	here := at.key(key)
-	b.hide(here)
-	names := keysOf(fields)
+	names := keysOf(fieldsOf(t))
 	slices.Sort(names)
+	if near := nearest(key, names); near != "" {
+		b.file.slip(joinKey(at.path, near))
+		if secretType(t.Field(fieldsOf(t)[near].index).Type) {
+			b.hide(here)
+		}
+	}
+	if secretWords(key) || t == reflect.TypeFor[EAB]() {
+		b.hide(here)
+	}
 	where := ""
 	if at.path != "" {
 		where = " in " + headerOf(at)
 	}
-	b.faultAtKey(here, fmt.Sprintf("unknown key %q%s", clip(key), where), oneOf(key, names))
+	b.faultAtKey(here, fmt.Sprintf("unknown key %q%s", clip(key), where), oneKey(key, names))
+}
+
+// secretType reports whether a value that does not fit the type may be a secret.
+func secretType(t reflect.Type) bool {
+	return t == reflect.TypeFor[Secret]() || t == reflect.TypeFor[SealingKey]() || t == reflect.TypeFor[[]SealingKey]()
 }
 
 // hide keeps the value at the spot out of all faults of this file.

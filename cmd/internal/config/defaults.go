@@ -13,6 +13,13 @@ const letsEncrypt = "https://acme-v02.api.letsencrypt.org/directory"
 
 // Default returns the configuration of an empty file: what config.example.toml shows, and Let's Encrypt as the only CA.
 func Default() *Config {
+	if os.Geteuid() == 0 {
+		return defaultsAt(systemPaths())
+	}
+	return defaultsAt(userPaths())
+}
+
+func defaultsAt(p paths) *Config {
 	c := &Config{
 		Version: 1,
 		Listen: Listen{
@@ -53,11 +60,11 @@ func Default() *Config {
 		},
 		Storage: Storage{
 			Kind: "disk",
-			Path: dataDir(),
+			Path: p.data,
 			S3:   S3{Credentials: "auto", ConditionalWrites: "require"},
 		},
 		Cache:   Cache{Memory: 256 << 20, Preload: "none", Negative: time.Minute},
-		Admin:   Admin{Listen: adminListen(), Metrics: "127.0.0.1:9180"},
+		Admin:   Admin{Listen: p.admin, Metrics: "127.0.0.1:9180"},
 		Log:     Log{Format: "json", Level: "info", Access: "stdout", Redact: []string{"Authorization", "Cookie"}},
 		Trace:   Trace{Sample: 0.01},
 		Alert:   Alert{ExpiryFloor: Fraction{Num: 1, Den: 6}},
@@ -89,32 +96,26 @@ func (u *Upstream) setDefaults() {
 
 func (s *Site) setDefaults() { s.AccessLog = true }
 
-// dataDir follows the XDG Base Directory Specification for everybody but root. It is empty for a user without a home: then storage.path
-// must be given, since a folder below /tmp could be somebody else's.
-func dataDir() string {
-	if os.Geteuid() == 0 {
-		return "/var/lib/gatelodge"
-	}
-	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
-		return filepath.Join(dir, "gatelodge")
-	}
-	home, err := os.UserHomeDir()
-	if err != nil || !filepath.IsAbs(home) {
-		return ""
-	}
-	return filepath.Join(home, ".local", "share", "gatelodge")
+// paths are the defaults that depend on who we are. They are empty if there is no place: then they must be given.
+type paths struct{ data, admin string }
+
+// systemPaths are root's; see hier(7).
+func systemPaths() paths {
+	return paths{data: "/var/lib/gatelodge", admin: "unix:///run/gatelodge/admin.sock"}
 }
 
-// adminListen is empty where dataDir is.
-func adminListen() string {
-	if os.Geteuid() == 0 {
-		return "unix:///run/gatelodge/admin.sock"
+// userPaths follow the XDG Base Directory Specification. A user without a home gets nothing below /tmp, where a folder could be somebody else's.
+func userPaths() paths {
+	var p paths
+	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+		p.data = filepath.Join(dir, "gatelodge")
+	} else if home, err := os.UserHomeDir(); err == nil && filepath.IsAbs(home) {
+		p.data = filepath.Join(home, ".local", "share", "gatelodge")
 	}
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
-		return "unix://" + filepath.Join(dir, "gatelodge", "admin.sock")
+		p.admin = "unix://" + filepath.Join(dir, "gatelodge", "admin.sock")
+	} else if p.data != "" {
+		p.admin = "unix://" + filepath.Join(p.data, "admin.sock")
 	}
-	if dir := dataDir(); dir != "" {
-		return "unix://" + filepath.Join(dir, "admin.sock")
-	}
-	return ""
+	return p
 }

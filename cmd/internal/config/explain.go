@@ -57,11 +57,11 @@ func (c *Config) explainIssuer(s *ResolvedSite, host string) string {
 		return "certificate " + s.CertFile
 	}
 	issuers := strings.Join(c.Issuers(host, s.CAs), ", then ")
-	if host == "*" || issuers == "" { // the CA depends on the name
-		issuers = "by name"
-		if general := c.Issuers("*", s.CAs); len(general) > 0 {
-			issuers += ", usually " + strings.Join(general, ", then ")
-		}
+	switch {
+	case issuers == "":
+		issuers = "the CA for the name"
+	case host == "*":
+		issuers = "the CA for the name, else " + issuers
 	}
 	if !s.OnDemand {
 		return "issued by " + issuers

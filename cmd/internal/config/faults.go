@@ -33,7 +33,7 @@ func (f *Fault) Error() string {
 		fmt.Fprintf(&b, "%s:%d:%d: %s", f.File, f.Line, f.Column, f.Problem)
 		number := fmt.Sprintf("%5d", f.Line)
 		fmt.Fprintf(&b, "\n%s | %s", number, f.Source)
-		fmt.Fprintf(&b, "\n%*s | %s%s", len(number), "", strings.Repeat(" ", f.Column-1), strings.Repeat("^", max(f.Width, 1)))
+		fmt.Fprintf(&b, "\n%*s | %s%s", len(number), "", strings.Repeat(" ", f.indent()), strings.Repeat("^", max(f.Width, 1)))
 	case f.File != "":
 		fmt.Fprintf(&b, "%s: %s", f.File, f.Problem)
 	default:
@@ -44,6 +44,11 @@ func (f *Fault) Error() string {
 		b.WriteString(f.Hint)
 	}
 	return b.String()
+}
+
+// indent is where the caret begins: below the column, or below the end of what is shown of the line.
+func (f *Fault) indent() int {
+	return max(min(f.Column, utf8.RuneCountInString(f.Source))-1, 0)
 }
 
 // Place is "file:line:column", or the file alone.
@@ -101,6 +106,16 @@ type file struct {
 
 	// hidden are spans of the text that are never shown: secrets that stand there literally, values of keys that we do not know.
 	hidden []span
+
+	// slips are the keys that others were probably meant to be.
+	slips map[string]bool
+}
+
+func (f *file) slip(path string) {
+	if f.slips == nil {
+		f.slips = map[string]bool{}
+	}
+	f.slips[path] = true
 }
 
 // A source is where something of the configuration stands: a path in a file. A nil source is no file at all.
@@ -125,14 +140,8 @@ func (s *source) elem(i int) *source {
 	return &source{s.file, joinIndex(s.at, i)}
 }
 
-// present reports whether the file has exactly this.
-func (s *source) present() bool {
-	if s == nil {
-		return false
-	}
-	_, ok := s.file.places[s.at]
-	return ok
-}
+// slipped reports whether the key was written wrongly, which was reported: it is not missing.
+func (s *source) slipped() bool { return s != nil && s.file.slips[s.at] }
 
 // fault makes a Fault that points to the value of s, or to its key if there is none, or to what holds it.
 func (s *source) fault(problem, hint string) Fault {
@@ -170,13 +179,13 @@ func (f *file) fault(at span, problem, hint string) Fault {
 		lineEnd = start + i
 	}
 	shown, cut := f.visible(lineStart, lineEnd)
-	start, end = min(start, cut), min(end, cut)
+	end = min(end, cut)
 	return Fault{
 		File:    f.name,
 		Line:    1 + strings.Count(f.text[:lineStart], "\n"),
 		Column:  1 + utf8.RuneCountInString(f.text[lineStart:start]),
 		Source:  shown,
-		Width:   max(utf8.RuneCountInString(f.text[start:end]), 1),
+		Width:   max(utf8.RuneCountInString(f.text[min(start, end):end]), 1),
 		Problem: problem,
 		Hint:    hint,
 		order:   f.order,

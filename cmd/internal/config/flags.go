@@ -39,9 +39,5 @@ func ForHost(host, to string) (*Config, error) {
 }
 
 func (v *validator) flagFault(flag string, err error) {
-	f := Fault{Problem: fmt.Sprintf("%s: %v", flag, err)}
-	if e, ok := err.(*valueError); ok { // our own parsers return nothing wrapped
-		f.Hint = e.hint
-	}
-	v.faults = append(v.faults, f)
+	v.faults = append(v.faults, Fault{Problem: fmt.Sprintf("%s: %v", flag, err), Hint: hintOf(err)})
 }

@@ -114,12 +114,12 @@ func (f *file) syntaxFault(err error) Fault {
 	return f.fault(span{start, start + pe.Position.Len}, problem, hint)
 }
 
-// secretWords reports whether the line looks like one with a secret.
+// secretWords reports whether a key or a line looks like one with a secret.
 func secretWords(line string) bool {
 	line = strings.ToLower(line)
-	return slices.ContainsFunc([]string{"hmac", "token", "secret", "password", "key", "kid", "://"}, func(w string) bool {
+	return slices.ContainsFunc([]string{"hmac", "token", "secret", "password", "key", "kid"}, func(w string) bool {
 		return strings.Contains(line, w)
-	})
+	}) || hasUserinfo(line)
 }
 
 func (p *parser) bind(f *file, tree map[string]any, v reflect.Value) {

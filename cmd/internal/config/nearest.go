@@ -5,24 +5,39 @@ import (
 	"strings"
 )
 
-// oneOf advises what to write instead of s: the nearest of the valid words, or all of them if none is near and they are few.
+// oneOf advises what to write instead of the value s: the nearest of the valid ones, and all of them if they are few.
 func oneOf(s string, valid []string) string {
+	hint := didYouMean(s, valid...)
+	if hint != "" && (len(valid) == 1 || len(valid) > few/2) {
+		return hint
+	}
+	return strings.TrimSpace(hint + " " + validHere(valid))
+}
+
+// oneKey advises what to write instead of the key s: the nearest of the valid ones, or some of them if none is near.
+func oneKey(s string, valid []string) string {
 	if hint := didYouMean(s, valid...); hint != "" {
 		return hint
 	}
+	return validHere(valid)
+}
+
+// few words are listed, more are not.
+const few = 12
+
+func validHere(valid []string) string {
 	if len(valid) == 0 {
 		return ""
 	}
-	const few = 12
 	quoted := make([]string, 0, few)
 	for _, v := range valid[:min(few, len(valid))] {
 		quoted = append(quoted, fmt.Sprintf("%q", v))
 	}
-	list := strings.Join(quoted, ", ")
+	list := "valid here: " + strings.Join(quoted, ", ")
 	if len(valid) > few {
 		list += " ..."
 	}
-	return "valid here: " + list
+	return list
 }
 
 // didYouMean is empty when nothing valid is near.

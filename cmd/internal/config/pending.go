@@ -12,7 +12,7 @@ type pendingRow struct {
 	// Key is the path with "[]" for elements and "*" for names.
 	Key string
 
-	// Feature is what is missing, as the subject of "is not there yet".
+	// Feature is what is missing, as it follows "not there yet:".
 	Feature string
 
 	// Now is what is possible in this build: the hint of the fault.
@@ -23,6 +23,9 @@ type pendingRow struct {
 
 	// NotBegin refuses values that begin so.
 	NotBegin string
+
+	// Begin, if there is one, is how values that are not empty must begin.
+	Begin string
 
 	// AtMost bounds the length of a list.
 	AtMost int
@@ -102,6 +105,7 @@ var pending = []pendingRow{
 	{Key: "site[].passthrough", Feature: "passing TLS through", Now: "leave it out", Only: []string{`""`}},
 	{Key: "site[].route", Feature: "routes within a site", Now: "leave them out: a site sends all to its `to`"},
 
+	{Key: "admin.listen", Feature: "an admin API on TCP", Now: `write "unix:///run/gatelodge/admin.sock", or "" to turn it off`, Begin: "unix:"},
 	{Key: "admin.token", Feature: "an admin API on TCP", Now: "leave it out: the unix socket is for its owner and root", Only: []string{`""`}},
 	{Key: "admin.ready", Feature: "a listener of its own for /readyz", Now: "leave it out: /readyz is on admin.metrics", Only: []string{`""`}},
 	{Key: "admin.dashboard", Feature: "the dashboard", Now: "leave it out or write false", Only: []string{"false"}},
@@ -125,7 +129,9 @@ func pendingAt(pattern string) (*pendingRow, bool) {
 }
 
 // absent reports whether the key cannot be used at all.
-func (r *pendingRow) absent() bool { return r.Only == nil && r.NotBegin == "" && r.AtMost == 0 }
+func (r *pendingRow) absent() bool {
+	return r.Only == nil && r.NotBegin == "" && r.Begin == "" && r.AtMost == 0
+}
 
 // fixed reports whether only one value is possible, so that it says nothing to write it.
 func (r *pendingRow) fixed() bool {
@@ -133,10 +139,8 @@ func (r *pendingRow) fixed() bool {
 }
 
 func (r *pendingRow) problem(path string) string {
-	return path + ": " + r.Feature + " is not there yet in this build"
+	return path + ": not there yet in this build: " + r.Feature
 }
-
-func (r *pendingRow) hint() string { return r.Now }
 
 // permits reports whether this build does what the bound value asks for.
 func (r *pendingRow) permits(v reflect.Value) bool {
@@ -147,6 +151,9 @@ func (r *pendingRow) permits(v reflect.Value) bool {
 		if strings.HasPrefix(printed(v), begin) {
 			return false
 		}
+	}
+	if r.Begin != "" && printed(v) != "" && !strings.HasPrefix(printed(v), r.Begin) {
+		return false
 	}
 	if r.Only == nil {
 		return true

@@ -32,23 +32,31 @@ func (ps places) nearest(path string) place {
 	return place{}
 }
 
-// parentPath cuts the last key or index off.
+// parentPath cuts the last key or index off. It reads from the front, since a quoted key may hold anything.
 func parentPath(path string) string {
-	if strings.HasSuffix(path, "]") {
-		return path[:max(strings.LastIndexByte(path, '['), 0)]
-	}
-	if strings.HasSuffix(path, `"`) { // a quoted key may hold dots and brackets
-		for i := len(path) - 2; i >= 0; i-- {
-			if path[i] != '"' {
-				continue
-			}
-			if _, err := strconv.Unquote(path[i:]); err == nil {
-				return path[:max(i-1, 0)]
-			}
+	cut := 0
+	for i := 0; i < len(path); {
+		cut = i
+		if path[i] == '.' {
+			i++
 		}
-		return ""
+		i += segment(path[i:])
 	}
-	return path[:max(strings.LastIndexByte(path, '.'), 0)]
+	return path[:cut]
+}
+
+// segment is the length of the key or index that the path begins with; 1 at least.
+func segment(path string) int {
+	if path == "" {
+		return 1
+	}
+	if quoted, err := strconv.QuotedPrefix(path); err == nil {
+		return len(quoted)
+	}
+	if end := strings.IndexAny(path[1:], ".["); end >= 0 {
+		return 1 + end
+	}
+	return len(path)
 }
 
 func joinKey(path, key string) string {

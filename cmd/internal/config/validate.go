@@ -24,7 +24,7 @@ type validator struct {
 
 func (v *validator) fault(src *source, hint, format string, args ...any) {
 	f := src.fault(fmt.Sprintf(format, args...), hint)
-	if src.present() && v.unread[f.Place()] {
+	if v.unread[f.Place()] || src.slipped() {
 		return
 	}
 	v.faults = append(v.faults, f)
@@ -280,9 +280,7 @@ func (v *validator) adminListen(at *source, listen string) {
 	}
 	path, ok := strings.CutPrefix(listen, "unix://")
 	switch {
-	case !ok:
-		v.fault(at, `write "unix:///run/gatelodge/admin.sock", or "" to turn it off`, "%q: an admin API on TCP is not there yet in this build", listen)
-	case !strings.HasPrefix(path, "/"):
+	case !ok || !strings.HasPrefix(path, "/"):
 		v.fault(at, `write "unix:///run/gatelodge/admin.sock"`, "%q has no absolute path", listen)
 	case len(path) > maxSocketPath:
 		v.fault(at, fmt.Sprintf("use a path of up to %d bytes", maxSocketPath), "the path of the socket is too long")

@@ -50,7 +50,7 @@ func (v *validator) sites() {
 		v.hosts(s, src, first)
 		v.siteTarget(s, src.key("to"))
 		v.siteCertificate(s, src)
-		if s.OnDemand && !v.c.OnDemand.Enabled {
+		if s.OnDemand && !v.c.OnDemand.Enabled && !v.unread[v.c.src.key("on_demand").key("enabled").place()] {
 			v.fault(src.key("on_demand"), "write [on_demand] with enabled = true and ask or names_file", "on-demand certificates are off")
 		}
 		v.siteCAs(s, src)
@@ -108,7 +108,9 @@ func (v *validator) siteCertificate(s *Site, src *source) {
 func (v *validator) siteCAs(s *Site, src *source) {
 	names := []string{InternalCAName}
 	for _, ca := range v.c.CAs {
-		names = append(names, ca.Name)
+		if !slices.Contains(names, ca.Name) {
+			names = append(names, ca.Name)
+		}
 	}
 	for i, ca := range s.CA {
 		if !slices.Contains(names, ca) {
@@ -137,7 +139,7 @@ func (v *validator) issuable(s *Site, at *source, host string) {
 		v.fault(at, "write on_demand = true with [on_demand], or give certificate and key", `which names "*" has is not known, so no certificate can be ordered for it`)
 	case strings.HasPrefix(host, "*."):
 		v.fault(at, "list the names, or write on_demand = true with [on_demand], or give certificate and key",
-			"a wildcard certificate needs validation by DNS, which is not there yet in this build")
+			"not there yet in this build: a wildcard certificate, since it needs validation by DNS")
 	case hostname.IsIP(host) && v.isLetsEncrypt(issuers):
 		v.warn(at, "give certificate and key", "Let's Encrypt has certificates for addresses only in a profile that cannot be chosen yet")
 	case !strings.Contains(host, ".") && v.isLetsEncrypt(issuers):

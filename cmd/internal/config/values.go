@@ -19,6 +19,14 @@ type valueError struct{ problem, hint string }
 
 func (e *valueError) Error() string { return e.problem }
 
+// hintOf is the hint of an error of a parser here; they return nothing wrapped.
+func hintOf(err error) string {
+	if e, ok := err.(*valueError); ok {
+		return e.hint
+	}
+	return ""
+}
+
 func badValue(hint, format string, args ...any) error {
 	return &valueError{problem: fmt.Sprintf(format, args...), hint: hint}
 }
