@@ -86,7 +86,13 @@ func (m *Manager) coldHandshake(hello *tls.ClientHelloInfo, r *rules, host strin
 	if m.cold.Add(1) > maxWaiting {
 		return nil, "failed", errBusy
 	}
-	ctx, cancel := context.WithTimeoutCause(hello.Context(), r.MaxWait, errWaited)
+	ctx := hello.Context()
+	if ctx == nil { // a hello made by hand
+		if ctx = m.life(); ctx == nil {
+			return nil, "failed", errClosed
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, r.MaxWait, errWaited)
 	defer cancel()
 	cert, result, err := m.seek(ctx, r, t, clientAddr(hello))
 	if err != nil && old != nil && time.Now().Before(old.tls.Leaf.NotAfter) {

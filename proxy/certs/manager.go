@@ -128,6 +128,13 @@ func (m *Manager) goWork(f func(ctx context.Context)) bool {
 	return true
 }
 
+// life returns the context of all work; nil before Start.
+func (m *Manager) life() context.Context {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.ctx
+}
+
 // casFor names the CAs that may serve the name, in order.
 func (m *Manager) casFor(name string) []string {
 	r := m.rules.Load()
