@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -52,11 +53,14 @@ func checkName(n string) error {
 		return &Problem{Op: "place the order", Identifier: n, scope: ScopeName, Detail: "wildcards need dns-01, which is not supported yet",
 			Advice: "list the names one by one, or use on-demand certificates"}
 	}
-	if n == "" || len(n) > 253 || strings.ToLower(n) != n || strings.HasSuffix(n, ".") || strings.ContainsAny(n, " /:@,") {
+	if len(n) > 253 || !canonicalName.MatchString(n) {
 		return fmt.Errorf("%q is not a canonical name", clean(n))
 	}
 	return nil
 }
+
+// canonicalName is a DNS name in lower case and A-labels without a trailing dot.
+var canonicalName = regexp.MustCompile(`^([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
 
 // sans returns names and addresses, sorted, in lower case, each once.
 func sans(dns []string, ips []net.IP) []string {

@@ -37,9 +37,8 @@ type directory struct {
 	profiles  map[string]string // certificate profiles and their descriptions
 }
 
-func (d *directory) newNonce() string   { return d.endpoints["newNonce"] }
-func (d *directory) newAccount() string { return d.endpoints["newAccount"] }
-func (d *directory) newOrder() string   { return d.endpoints["newOrder"] }
+func (d *directory) newNonce() string { return d.endpoints["newNonce"] }
+func (d *directory) newOrder() string { return d.endpoints["newOrder"] }
 
 // speaks reports whether the directory has all of the keys.
 func (d *directory) speaks(keys []string) bool {

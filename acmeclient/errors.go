@@ -111,14 +111,15 @@ func requestProblem(ca, op string, ex *exchange, cause error, now time.Time) *Pr
 		p.Identifier = p.Subproblems[0].Identifier
 	}
 	p.judgeRequest(ex)
-	if p.scope == ScopeCA || ex.status >= 500 {
-		wait = min(wait, maxOutageWait)
-	}
-	if hasWait {
-		p.retryAt = now.Add(min(wait, maxLimitWait))
-	}
 	if kind(p.Type) == "rateLimited" || ex.status == http.StatusTooManyRequests {
 		p.judgeLimit(ex, now)
+	}
+	if hasWait && p.retryAt.IsZero() {
+		bound := maxLimitWait
+		if p.scope == ScopeCA || ex.status >= 500 {
+			bound = maxOutageWait
+		}
+		p.retryAt = now.Add(min(wait, bound))
 	}
 	return p
 }
@@ -208,7 +209,8 @@ var (
 // judgeLimit finds out whom a 429 concerns, by the texts of Boulder (ratelimits/limiter.go), which other CAs mostly copy.
 func (p *Problem) judgeLimit(ex *exchange, now time.Time) {
 	lower := strings.ToLower(p.Detail)
-	if m := retryDate.FindStringSubmatch(p.Detail); m != nil && p.retryAt.IsZero() {
+	_, hasWait := retryAfter(ex.header, now)
+	if m := retryDate.FindStringSubmatch(p.Detail); m != nil && !hasWait {
 		if t, err := time.Parse(time.DateTime, m[1]); err == nil {
 			p.retryAt = now.Add(min(max(t.Sub(now), time.Second), maxLimitWait))
 		}
@@ -232,6 +234,8 @@ func (p *Problem) judgeLimit(ex *exchange, now time.Time) {
 		if p.subject == "" {
 			p.scope = ScopeName // a domain that is not named: all that is known is this request
 		}
+	case ex.status == http.StatusServiceUnavailable: // Let's Encrypt's requests per second and address
+		p.scope = ScopeAddress
 	case ex.endpoint == endpointNewNonce || ex.endpoint == endpointDirectory || ex.endpoint == endpointNewAccount:
 		p.scope = ScopeAddress
 	default:

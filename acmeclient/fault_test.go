@@ -189,7 +189,7 @@ func TestObtain_AnswersToRefusedOrders(t *testing.T) {
 			`too many certificates (50) already issued for "example.test" in the last 168h0m0s`, "Retry-After", "3600"), ScopeDomain, time.Hour, 1, "example.test"},
 		{"paused", problemReply(pathOrder, 429, "rateLimited", "Your account is temporarily prevented from requesting certificates for www.example.test and "+
 			"possibly others. Please visit: https://ca.test/sfe/v1/unpause?jwt=abc"), ScopeName, pausedWait, 1, "https://ca.test/sfe/v1/unpause?jwt=abc"},
-		{"503", problemReply(pathOrder, 503, "rateLimited", "Service busy; retry later.", "Retry-After", "120"), ScopeAccount, 2 * time.Minute, 1, "busy"},
+		{"503", problemReply(pathOrder, 503, "rateLimited", "Service busy; retry later.", "Retry-After", "120"), ScopeAddress, 2 * time.Minute, 1, "busy"},
 		{"500", problemReply(pathOrder, 500, "serverInternal", "boom"), ScopeCA, 0, 1, "boom"},
 		{"502 of a balancer", reply(pathOrder, 502, "text/html", "<html>bad gateway</html>"), ScopeCA, 0, 1, "Bad Gateway"},
 		{"half a JSON document", reply(pathOrder, 201, "application/json", `{"status":"pend`, "Location", "/my-order/1"), ScopeCA, 0, 1, "understand"},
@@ -404,8 +404,8 @@ func testCrash(t *testing.T, path string, applied bool) {
 	if got := orders.get(); got != 1 {
 		t.Errorf("%d orders for one certificate", got)
 	}
-	if left, _ := store.List(t.Context(), "acme/challenges/", "", 0); len(left) != 0 {
-		t.Errorf("challenges left behind: %v", left)
+	if left, _ := store.List(t.Context(), "acme/pebble/orders/", "", 0); len(left) != 0 {
+		t.Errorf("orders left behind: %v", left)
 	}
 }
 

@@ -78,7 +78,7 @@ func newParallelPebble(t *testing.T, n *node, o ...pebbleOptions) *pebble {
 // restart replaces the CA behind the address by one that knows nothing: no accounts, orders, nonces.
 func (p *pebble) restart(t *testing.T, n *node, o pebbleOptions) {
 	t.Helper()
-	quiet := log.New(io.Discard, "", 0)
+	quiet := quietLog()
 	dnsAddr := freePort(t)
 	dns, err := challtestsrv.New(challtestsrv.Config{Log: quiet, DNSAddrs: []string{dnsAddr}})
 	if err != nil {
@@ -211,8 +211,8 @@ func newNode(t *testing.T, store storage.Store) *node {
 	n := &node{responder: NewResponder(store, zaptest.NewLogger(t))}
 	n.http = listen(t)
 	n.tls = listen(t)
-	srv := &http.Server{Handler: n.responder.HTTP(http.NotFoundHandler()), ErrorLog: log.New(io.Discard, "", 0)}
-	tlsSrv := &http.Server{Handler: http.NotFoundHandler(), ErrorLog: log.New(io.Discard, "", 0)}
+	srv := &http.Server{Handler: n.responder.HTTP(http.NotFoundHandler()), ErrorLog: quietLog()}
+	tlsSrv := &http.Server{Handler: http.NotFoundHandler(), ErrorLog: quietLog()}
 	var served sync.WaitGroup
 	served.Go(func() { _ = srv.Serve(n.http) })
 	served.Go(func() {
@@ -340,3 +340,5 @@ func obtain(t *testing.T, c *Client, r Request) *Certificate {
 	}
 	return cert
 }
+
+func quietLog() *log.Logger { return log.New(io.Discard, "", 0) }

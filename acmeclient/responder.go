@@ -210,7 +210,11 @@ func (r *Responder) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, e
 		return nil, nil
 	}
 	sni := strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
-	p := r.find(hello.Context(), challengeObject(ChallengeTLSALPN01, sni, ""))
+	ctx := hello.Context()
+	if ctx == nil { // a hello that did not come from crypto/tls
+		ctx = context.Background()
+	}
+	p := r.find(ctx, challengeObject(ChallengeTLSALPN01, sni, ""))
 	if p == nil || p.cert == nil || sniOf(p.record.Identifier) != sni {
 		return nil, nil
 	}

@@ -305,8 +305,8 @@ func (w *wire) retryQuickly(ctx context.Context, op func() error) error {
 		err = op()
 	}
 	var p *Problem
-	if errors.As(err, &p) {
-		p.retried = true // by operations above this one, too
+	if errors.As(err, &p) && !p.retried { // what others share already is only read
+		p.retried = true // so that operations above this one do not try again
 	}
 	return err
 }
