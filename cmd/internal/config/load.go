@@ -29,6 +29,7 @@ func Load(path string) (*Config, error) {
 	if err := c.checkFiles(); err != nil {
 		return nil, err
 	}
+	c.src, c.siteSrc, c.upSrc = nil, nil, nil // the text of the files is not needed any more
 	return c, nil
 }
 

@@ -213,8 +213,10 @@ names = ["intranet"]
 		{"example.com", []string{"two"}, []string{"two"}},
 		{"a.corp.example", []string{"two"}, []string{"two"}},
 		{"localhost", []string{"one"}, []string{"one"}},
-		{"example.com", []string{"internal"}, nil},
-		{"example.com", []string{"corp"}, nil},
+		{"example.com", []string{"two", "corp", "one"}, []string{"two", "one"}},
+		{"localhost", []string{"internal", "one"}, []string{"internal", "one"}},
+		{"example.com", []string{"internal"}, []string{}},
+		{"example.com", []string{"corp"}, []string{}},
 	} {
 		if diff := cmp.Diff(r.want, c.Issuers(r.host, r.restrict)); diff != "" {
 			t.Errorf("%s, only %v (-want +got):\n%s", r.host, r.restrict, diff)

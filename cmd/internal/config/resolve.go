@@ -80,31 +80,46 @@ func (c *Config) InternalNames() []string {
 
 // IsInternal reports whether the internal CA may serve the canonical host or pattern.
 func (c *Config) IsInternal(host string) bool {
-	if ip, err := netip.ParseAddr(host); err == nil && (ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast()) {
-		return true
+	if ip, err := netip.ParseAddr(host); err == nil {
+		if ip = ip.Unmap(); ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast() {
+			return true
+		}
 	}
 	return matchAny(c.InternalNames(), host)
 }
 
-// Issuers returns the names of the CAs for a canonical host, in the order in which they are tried: the first [[ca]] whose names match; else the
-// internal CA for its names; else the [[ca]] without names, in the order of the file (DESIGN 3.12). restrict, if not empty, leaves out
-// all others.
-func (c *Config) Issuers(host string, restrict []string) []string {
-	allowed := func(name string) bool { return len(restrict) == 0 || slices.Contains(restrict, name) }
-	var general []string
-	for _, ca := range c.CAs {
-		switch {
-		case !allowed(ca.Name):
+// Issuers returns the names of the CAs for a canonical host, in the order in which they are tried: the [[ca]] whose names match; else the
+// internal CA for its names; else the [[ca]] without names; all in the order of the file (DESIGN 3.12). A site's own list replaces the choice and gives the
+// order, but what is on it serves only the names that it is for. The same rule is certs.ChooseCAs, which works on issuers.
+func (c *Config) Issuers(host string, own []string) []string {
+	if len(own) > 0 {
+		return slices.DeleteFunc(slices.Clone(own), func(name string) bool { return !c.mayIssue(name, host) })
+	}
+	var named, general []string
+	for i := range c.CAs {
+		switch ca := &c.CAs[i]; {
 		case len(ca.Names) == 0:
 			general = append(general, ca.Name)
 		case matchAny(ca.Names, host):
-			return []string{ca.Name}
+			named = append(named, ca.Name)
 		}
 	}
-	if allowed(InternalCAName) && c.IsInternal(host) {
+	switch {
+	case len(named) > 0:
+		return named
+	case c.IsInternal(host):
 		return []string{InternalCAName}
 	}
 	return general
+}
+
+// mayIssue reports whether the CA of the name is for the host at all.
+func (c *Config) mayIssue(name, host string) bool {
+	if name == InternalCAName {
+		return c.IsInternal(host)
+	}
+	i := slices.IndexFunc(c.CAs, func(ca CA) bool { return ca.Name == name })
+	return i >= 0 && (len(c.CAs[i].Names) == 0 || matchAny(c.CAs[i].Names, host))
 }
 
 func matchAny(patterns []string, host string) bool {

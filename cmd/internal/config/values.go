@@ -1,14 +1,10 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"net"
 	"net/netip"
-	"net/url"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -237,167 +233,6 @@ func parsePercent(s string) (Percent, error) {
 
 func (p Percent) String() string { return strconv.Itoa(int(p)) + "%" }
 
-// Secret is a reference to a secret, "env:NAME" or "file:/path"; never the secret itself, so that a Config can be printed and logged.
-type Secret struct{ ref string }
-
-func parseSecret(s string) (Secret, error) {
-	kind, where, ok := strings.Cut(s, ":")
-	switch {
-	case s == "":
-		return Secret{}, nil
-	case ok && kind == "env" && where != "":
-		return Secret{s}, nil
-	case ok && kind == "file" && filepath.IsAbs(where):
-		return Secret{s}, nil
-	case ok && kind == "file":
-		return Secret{}, badValue(`write "file:/path"`, "the path of a secret is not absolute")
-	}
-	// The value is not shown: it may well be the secret.
-	return Secret{}, badValue(`put it into the environment or a file and write "env:NAME" or "file:/path"`, "a secret stands here literally")
-}
-
-// Resolve reads the secret, without a line break at its end. The zero Secret is empty. Errors name the reference only.
-func (s Secret) Resolve() (string, error) {
-	kind, where, _ := strings.Cut(s.ref, ":")
-	switch kind {
-	case "env":
-		v, ok := os.LookupEnv(where)
-		if !ok || v == "" {
-			return "", fmt.Errorf("read secret %s: the variable is not set", s.ref)
-		}
-		return v, nil
-	case "file":
-		b, err := os.ReadFile(where)
-		if err != nil {
-			return "", fmt.Errorf("read secret: %w", err)
-		}
-		return strings.TrimRight(string(b), "\r\n"), nil
-	}
-	return "", nil
-}
-
-// String returns the reference.
-func (s Secret) String() string { return s.ref }
-
-// SealingKey is a key for private keys at rest: an id and where the key is.
-type SealingKey struct {
-	ID  string
-	Ref string // "file:...", "env:..." or "credential:..."
-}
-
-func parseSealingKey(s string) (SealingKey, error) {
-	const hint = `write "ID=file:/path", "ID=env:NAME" or "ID=credential:NAME"`
-	id, ref, ok := strings.Cut(s, "=")
-	kind, where, _ := strings.Cut(ref, ":")
-	if !ok || id == "" || where == "" || kind != "env" && kind != "file" && kind != "credential" {
-		return SealingKey{}, badValue(hint, "this is no reference to a key") // not shown: it may be the key
-	}
-	return SealingKey{ID: id, Ref: ref}, nil
-}
-
-func (k SealingKey) String() string { return k.ID + "=" + k.Ref }
-
-// Target is where requests go: a URL or the name of an upstream. The zero Target is none.
-type Target struct {
-	// Upstream is the name behind "@"; empty for a URL.
-	Upstream string
-
-	// Scheme is "http" or "https" in this build. Host is host:port, the port always there.
-	Scheme, Host string
-}
-
-var schemePorts = map[string]string{"http": "80", "https": "443", "h2c": "80"}
-
-func parseTarget(s string) (Target, error) {
-	if name, ok := strings.CutPrefix(s, "@"); ok {
-		if name == "" {
-			return Target{}, badValue(`write "@app" for [upstream.app]`, `"@" names no upstream`)
-		}
-		return Target{Upstream: name}, nil
-	}
-	if s == "" {
-		return Target{}, nil
-	}
-	scheme, rest, ok := strings.Cut(s, "://")
-	if !ok {
-		return Target{}, badValue(`write "http://`+missingScheme(s)+`"`, "%q has no scheme", s)
-	}
-	if scheme == "unix" {
-		return parseUnixTarget(s, rest)
-	}
-	if schemePorts[scheme] == "" {
-		return Target{}, badValue(strings.TrimSuffix("use http:// or https://; "+didYouMean(scheme, "http", "https", "h2c", "unix"), "; "),
-			"%q has the unknown scheme %q", s, scheme)
-	}
-	u, err := url.Parse(s)
-	if err != nil {
-		return Target{}, badValue(`write "http://127.0.0.1:3000"`, "%q is no URL: %v", s, unwrapURLError(err))
-	}
-	return targetOfURL(s, u)
-}
-
-func targetOfURL(s string, u *url.URL) (Target, error) {
-	const hint = `write only scheme, host and port: "http://127.0.0.1:3000"`
-	switch {
-	case u.User != nil:
-		return Target{}, badValue(hint, "an upstream's URL cannot carry a user or password") // not shown: it is a secret
-	case u.Hostname() == "":
-		return Target{}, badValue(hint, "%q has no host", s)
-	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.ForceQuery, u.Fragment != "", strings.Contains(s, "#"):
-		return Target{}, badValue(hint, "%q has a path, query or fragment; requests keep their own", s)
-	}
-	host := u.Hostname()
-	if _, err := netip.ParseAddr(host); err != nil {
-		if _, err := canonicalHost(host); err != nil || strings.Contains(host, "*") {
-			return Target{}, badValue(hint, "%q has no valid host", s)
-		}
-	}
-	port := u.Port()
-	if port == "" {
-		port = schemePorts[u.Scheme]
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || strings.HasSuffix(u.Host, ":") {
-		return Target{}, badValue("a port is a number from 1 to 65535", "%q has no valid port", s)
-	}
-	return Target{Scheme: u.Scheme, Host: net.JoinHostPort(host, port)}, nil
-}
-
-func parseUnixTarget(s, path string) (Target, error) {
-	if !filepath.IsAbs(path) {
-		return Target{}, badValue(`write "unix:///run/app.sock"`, "%q has no absolute path", s)
-	}
-	return Target{Scheme: "unix", Host: path}, nil
-}
-
-// missingScheme guesses the host of a target that was written without a scheme: "3000" and ":3000" are ports of this host.
-func missingScheme(s string) string {
-	if _, err := strconv.ParseUint(s, 10, 16); err == nil {
-		s = ":" + s
-	}
-	if strings.HasPrefix(s, ":") {
-		return "127.0.0.1" + s
-	}
-	return strings.TrimLeft(s, "/")
-}
-
-// URL returns the target as URL; nil for a named upstream and for none.
-func (t Target) URL() *url.URL {
-	if t.Scheme == "" {
-		return nil
-	}
-	return &url.URL{Scheme: t.Scheme, Host: t.Host}
-}
-
-func (t Target) String() string {
-	switch {
-	case t.Upstream != "":
-		return "@" + t.Upstream
-	case t.Scheme == "":
-		return ""
-	}
-	return t.Scheme + "://" + t.Host
-}
-
 // parsePrefix reads a CIDR. Bits behind the prefix's length are cleared.
 func parsePrefix(s string) (netip.Prefix, error) {
 	const hint = `write "10.0.0.0/8" or "2001:db8::/32"`
@@ -409,13 +244,4 @@ func parsePrefix(s string) (netip.Prefix, error) {
 		return netip.Prefix{}, badValue(fmt.Sprintf(`for this one address write "%s/%d"`, ip, ip.BitLen()), "%q is an address, not a range", s)
 	}
 	return netip.Prefix{}, badValue(hint, "%q is no address range in CIDR form", s)
-}
-
-// unwrapURLError drops the URL from the error, since it is shown beside it.
-func unwrapURLError(err error) error {
-	var e *url.Error
-	if errors.As(err, &e) {
-		return e.Err
-	}
-	return err
 }
