@@ -162,4 +162,3 @@ func rewrite(want reflect.Type, raw any) string {
 	}
 	return ""
 }
-

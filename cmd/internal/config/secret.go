@@ -66,4 +66,3 @@ func parseSealingKey(s string) (SealingKey, error) {
 }
 
 func (k SealingKey) String() string { return k.ID + "=" + k.Ref }
-
