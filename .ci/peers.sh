@@ -11,4 +11,4 @@ apt_peers() { # apt_peers COMMAND=PACKAGE...
 	$sudo apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}"
 }
-apt_peers chromium=chromium curl=curl openssl=openssl
+apt_peers chromium=chromium certutil=libnss3-tools curl=curl openssl=openssl

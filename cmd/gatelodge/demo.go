@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gatelodge/acmeclient/devca"
+	"gatelodge/cmd/internal/config"
+)
+
+// demo is the main job on an embedded default: a CA, an app and the proxy between them, all on loopback.
+type demo struct {
+	dir, https, http, to string
+	out                  io.Writer
+}
+
+func demoCommand() *cobra.Command {
+	d := &demo{}
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Show the whole way on this machine: a small ACME CA, a sample app, and HTTPS in front of it",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d.out = cmd.OutOrStdout()
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return d.run(ctx)
+		},
+	}
+	cmd.Flags().StringVar(&d.dir, "dir", "", "keep certificates and the CA in `DIR` (default: demo in the user's data folder)")
+	cmd.Flags().StringVar(&d.https, "https", "127.0.0.1:8443", "loopback `ADDRESS` for HTTPS")
+	cmd.Flags().StringVar(&d.http, "http", "127.0.0.1:8080", "loopback `ADDRESS` for HTTP")
+	cmd.Flags().StringVar(&d.to, "to", "", "`URL` of your app instead of the sample app")
+	return cmd
+}
+
+// run starts app and CA, writes the configuration that a user would write, and runs it like `gatelodge run`.
+func (d *demo) run(ctx context.Context) error {
+	if err := d.prepare(); err != nil {
+		return err
+	}
+	if d.to == "" {
+		app, err := startDemoApp()
+		if err != nil {
+			return err
+		}
+		defer app.Close()
+		d.to = app.URL()
+	}
+	ca, err := devca.New(devca.Config{Dir: filepath.Join(d.dir, "ca"), HTTPAddr: d.http, TLSAddr: d.https, Log: &lines{w: d.out}})
+	if err != nil {
+		return err
+	}
+	if err := ca.Start(ctx); err != nil {
+		return err
+	}
+	defer ca.Close()
+	if err := os.WriteFile(d.root(), ca.RootPEM(), 0o644); err != nil {
+		return err
+	}
+	file := filepath.Join(d.dir, "gatelodge.toml")
+	if err := os.WriteFile(file, []byte(d.configuration(ca.DirectoryURL())), 0o600); err != nil {
+		return err
+	}
+	cfg, err := config.Load(file)
+	if err != nil {
+		return err
+	}
+	p, err := newProgram(cfg, func() (*config.Config, error) { return config.Load(file) })
+	if err != nil {
+		return err
+	}
+	d.greet(portOf(p.https[0]))
+	return p.run(ctx)
+}
+
+// prepare makes the folder, checks the addresses, and takes free ports for those that end in ":0", since the CA has to know them.
+func (d *demo) prepare() error {
+	if d.dir == "" {
+		data := config.Default().Storage.Path
+		if data == "" {
+			return fmt.Errorf("this user has no data folder: use --dir")
+		}
+		d.dir = filepath.Join(data, "demo")
+	}
+	var err error
+	if d.dir, err = filepath.Abs(d.dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		return fmt.Errorf("make the demo's folder: %w", err)
+	}
+	for _, addr := range []*string{&d.https, &d.http} {
+		ln, err := net.Listen("tcp", *addr)
+		if err != nil {
+			return fmt.Errorf("%w; --https and --http choose other addresses", err)
+		}
+		if !ln.Addr().(*net.TCPAddr).IP.IsLoopback() {
+			_ = ln.Close()
+			return fmt.Errorf("%s is not a loopback address: the demo's CA validates on this machine only", *addr)
+		}
+		*addr = ln.Addr().String()
+		defer ln.Close() // both are kept until both are known, so that they differ
+	}
+	return os.WriteFile(filepath.Join(d.dir, "names"), []byte("localhost\n*.localhost\n"), 0o600)
+}
+
+func (d *demo) root() string { return filepath.Join(d.dir, "root.pem") }
+
+// configuration is an ordinary one. Its [[ca]] names localhost, so it goes before the internal CA, which serves these names otherwise.
+func (d *demo) configuration(directory string) string {
+	return fmt.Sprintf(`# Written by "gatelodge demo" at each start.
+[listen]
+https = [%q]
+http  = [%q]
+
+[[ca]]
+name      = "demo"
+directory = %q
+roots     = [%q]
+names     = ["localhost", "*.localhost"]
+
+[on_demand]
+enabled    = true
+names_file = %q
+
+[storage]
+path = %q
+
+[admin]
+listen  = %q
+metrics = ""
+
+[log]
+format = "text"
+level  = "warn"
+access = %q
+
+[[site]]
+hosts     = ["localhost", "*.localhost"]
+on_demand = true
+to        = %q
+`, d.https, d.http, directory, d.root(), filepath.Join(d.dir, "names"), filepath.Join(d.dir, "storage"),
+		"unix://"+filepath.Join(d.dir, "admin.sock"), filepath.Join(d.dir, "access.log"), d.to)
+}
+
+func (d *demo) greet(port int) {
+	fmt.Fprintf(d.out, `HTTPS in front of %[1]s; each name gets its certificate at its first handshake.
+
+  URL     https://localhost:%[2]d   (and any name.localhost)
+  folder  %[3]s
+  root    %[4]s
+
+  curl --cacert %[4]s https://localhost:%[2]d/
+  curl --cacert %[4]s https://another.localhost:%[2]d/
+
+What the CA sees (Ctrl-C ends the demo):
+`, d.to, port, d.dir, d.root())
+}
+
+// lines puts the time before each line of the CA's log.
+type lines struct{ w io.Writer }
+
+func (l *lines) Write(p []byte) (int, error) {
+	_, err := fmt.Fprintf(l.w, "%s %s", time.Now().Format(time.TimeOnly), p)
+	return len(p), err
+}

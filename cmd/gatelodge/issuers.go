@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+
+	"go.uber.org/zap"
+
+	"gatelodge/acmeclient"
+	"gatelodge/cmd/internal/config"
+	"gatelodge/proxy/certs"
+	"gatelodge/storage"
+)
+
+// acmeIssuer shows an ACME CA to proxy/certs, which knows no ACME, as acmeclient knows nothing of names and when they are due.
+type acmeIssuer struct {
+	client *acmeclient.Client
+	cfg    config.CA // what the client was built from
+}
+
+var _ certs.Issuer = (*acmeIssuer)(nil)
+
+func (a *acmeIssuer) Name() string { return a.cfg.Name }
+
+func (a *acmeIssuer) Issue(ctx context.Context, r *certs.Request) (*certs.Issued, error) {
+	req := acmeclient.Request{Names: r.Names, CSR: r.CSR, Profile: r.Profile}
+	if r.PredecessorCA == a.cfg.Name {
+		req.Predecessor = r.Predecessor
+	}
+	cert, err := a.client.Obtain(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return &certs.Issued{Chain: cert.Chain, Notes: map[string]string{
+		"acme_version": string(cert.Protocol),
+		"account":      cert.Account,
+		"order":        cert.Order,
+		"certificate":  cert.URL,
+	}}, nil
+}
+
+// acmeIssuers are the CAs of a configuration. A reload keeps the clients of those that did not change, with their nonces, limits and orders.
+type acmeIssuers struct {
+	store     storage.Store
+	responder *acmeclient.Responder
+	metrics   acmeclient.Metrics
+	log       *zap.Logger
+
+	byName map[string]*acmeIssuer
+}
+
+// update returns the issuers of cfg in its order. On error nothing has changed.
+func (a *acmeIssuers) update(cfg *config.Config) ([]certs.CA, error) {
+	byName := map[string]*acmeIssuer{}
+	var cas []certs.CA
+	var errs []error
+	for _, ca := range cfg.CAs {
+		issuer := a.byName[ca.Name]
+		if issuer == nil || !reflect.DeepEqual(issuer.cfg, ca) {
+			var err error
+			if issuer, err = a.open(ca, cfg.Issue); err != nil {
+				errs = append(errs, fmt.Errorf("ca %q: %w", ca.Name, err))
+				continue
+			}
+		}
+		byName[ca.Name] = issuer
+		cas = append(cas, certs.CA{Issuer: issuer, Names: ca.Names})
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	a.byName = byName
+	return cas, nil
+}
+
+func (a *acmeIssuers) open(ca config.CA, issue config.Issue) (*acmeIssuer, error) {
+	roots, err := loadRoots(ca.Roots)
+	if err != nil {
+		return nil, err
+	}
+	client, err := acmeclient.New(acmeclient.Config{
+		Name:       ca.Name,
+		Directory:  ca.Directory,
+		Protocol:   acmeclient.Protocol(ca.ACMEVersion),
+		Roots:      roots,
+		Contact:    ca.Contact,
+		AgreeTerms: ca.AgreeTerms,
+		Challenges: issue.Challenges,
+		Store:      a.store,
+		Responder:  a.responder,
+		UserAgent:  "gatelodge/" + version,
+		Logger:     a.log,
+		Metrics:    a.metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &acmeIssuer{client: client, cfg: ca}, nil
+}
+
+// loadRoots reads PEM files; none means the system's roots, as a nil pool.
+func loadRoots(files []string) (*x509.CertPool, error) {
+	if len(files) == 0 {
+		return nil, nil
+	}
+	pool := x509.NewCertPool()
+	for _, file := range files {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("read roots: %w", err)
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read roots: %s has no PEM certificate", file)
+		}
+	}
+	return pool, nil
+}

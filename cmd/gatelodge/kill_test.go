@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bytes"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"gatelodge/acmeclient/devca"
+)
+
+// TestProgram_SurvivesKillDuringIssuance kills the real process at another moment of an issuance each time, starts it again, and wants the name
+// up, at once, with no more orders than kills could cost.
+func TestProgram_SurvivesKillDuringIssuance(t *testing.T) {
+	kills := 20
+	if testing.Short() {
+		kills = 4
+	}
+	moments := []string{"newOrder", "authorization", "challenge", "finalize", "certificate"}
+	reached := make(chan struct{}, 1)
+	var armed chan string // holds the endpoint at which the CA tells us, and then answers slowly
+	armed = make(chan string, 1)
+	l := newLodge(t, devca.Config{Fault: func(_ http.ResponseWriter, _ *http.Request, endpoint string) bool {
+		select {
+		case at := <-armed:
+			if at == endpoint {
+				reached <- struct{}{}
+				time.Sleep(20 * time.Millisecond) // the answer is on its way when the process dies
+			} else {
+				armed <- at
+			}
+		default:
+		}
+		return false
+	}})
+	l.configure(l.ca.DirectoryURL(), "")
+
+	for i := range kills {
+		name := "kill" + string(rune('a'+i)) + ".test"
+		p := l.startProcess()
+		armed <- moments[i%len(moments)]
+		go func() { _, _ = l.handshake(name) }()
+		select {
+		case <-reached:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("round %d: the order never came to %s:\n%s", i, moments[i%len(moments)], p.log)
+		}
+		time.Sleep(time.Duration(i) * time.Millisecond)
+		p.kill()
+
+		p = l.startProcess()
+		begin := time.Now()
+		if _, err := l.handshake(name); err != nil {
+			t.Errorf("round %d, killed at %s: %v\n%s", i, moments[i%len(moments)], err, p.log)
+		}
+		if took := time.Since(begin); took > 5*time.Second {
+			t.Errorf("round %d, killed at %s: up after %v", i, moments[i%len(moments)], took)
+		}
+		if n := l.orders(name); n > 2 {
+			t.Errorf("round %d, killed at %s: %d orders", i, moments[i%len(moments)], n)
+		}
+		p.kill()
+	}
+	l.wantNoLeftovers()
+}
+
+// wantNoLeftovers starts once more and looks for temporary files, which the start sweeps.
+func (l *lodge) wantNoLeftovers() {
+	p := l.startProcess()
+	defer p.kill()
+	entries, err := filepath.Glob(l.path("storage/tmp/*/*"))
+	if err != nil || len(entries) > 0 {
+		l.t.Errorf("leftovers: %v %v", entries, err)
+	}
+}
+
+// process is the built binary, running.
+type process struct {
+	cmd *exec.Cmd
+	log *syncBuffer
+}
+
+func (l *lodge) startProcess() *process {
+	l.t.Helper()
+	p := &process{cmd: exec.CommandContext(l.t.Context(), "gatelodge", "run", "-c", l.path("gatelodge.toml")), log: &syncBuffer{}}
+	p.cmd.Stderr = p.log
+	p.cmd.Env = append(os.Environ(), "HOME="+l.dir)
+	if err := p.cmd.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+	eventually(l.t, "the process serves", func() bool {
+		return strings.Contains(p.log.String(), "serving") || bytes.Contains([]byte(p.log.String()), []byte("gatelodge:"))
+	})
+	if !strings.Contains(p.log.String(), "serving") {
+		l.t.Fatalf("the process did not start:\n%s", p.log)
+	}
+	return p
+}
+
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gatelodge/cmd/internal/admin"
+	"gatelodge/cmd/internal/config"
+)
+
+// running finds the process that a command is for: by the configuration it runs with, or by its admin socket.
+type running struct{ file, socket string }
+
+func (r *running) flags(cmd *cobra.Command) {
+	cmd.PersistentFlags().StringVarP(&r.file, "config", "c", "", "configuration `FILE` that the process runs with")
+	cmd.PersistentFlags().StringVar(&r.socket, "admin", "", "its admin `SOCKET`, e.g. unix:///run/gatelodge/admin.sock (default: this user's)")
+	cmd.MarkFlagsMutuallyExclusive("config", "admin")
+}
+
+func (r *running) client(cmd *cobra.Command) (*admin.Client, error) {
+	socket := r.socket
+	if socket == "" {
+		cfg := config.Default()
+		if r.file != "" {
+			var err error
+			if cfg, err = config.Load(r.file); err != nil {
+				return nil, report(cmd.ErrOrStderr(), err)
+			}
+		}
+		if socket = cfg.Admin.Listen; socket == "" {
+			return nil, fmt.Errorf("the process has no admin socket: set admin.listen")
+		}
+	}
+	return admin.NewClient(socket)
+}
+
+func reloadCommand() *cobra.Command {
+	var proc running
+	cmd := &cobra.Command{
+		Use:   "reload [-c FILE]",
+		Short: "Make the running process read its configuration again; says what is wrong with it if the old one stays",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			// The file may be the very one that is broken; the process says so with the place, so only the socket is wanted here.
+			client, err := proc.client(cmd)
+			if err != nil {
+				return err
+			}
+			return client.Reload(cmd.Context())
+		},
+	}
+	proc.flags(cmd)
+	return cmd
+}
+
+func certsCommand() *cobra.Command {
+	var proc running
+	var asJSON bool
+	cmd := &cobra.Command{Use: "certs", Short: "Show the certificates of the running process"}
+	proc.flags(cmd)
+	cmd.PersistentFlags().BoolVar(&asJSON, "json", false, "print JSON")
+
+	list := &cobra.Command{
+		Use:   "list",
+		Short: "One line for each certificate",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := proc.client(cmd)
+			if err != nil {
+				return err
+			}
+			all, err := client.Certs(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return admin.WriteJSON(cmd.OutOrStdout(), all)
+			}
+			return admin.WriteTable(cmd.OutOrStdout(), all, time.Now())
+		},
+	}
+	show := &cobra.Command{
+		Use:   "show NAME",
+		Short: "All that is known of one: state, CA, dates, last error and what to do, next attempt",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := proc.client(cmd)
+			if err != nil {
+				return err
+			}
+			one, err := client.Cert(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return admin.WriteJSON(cmd.OutOrStdout(), one)
+			}
+			return admin.WriteStatus(cmd.OutOrStdout(), one, time.Now())
+		},
+	}
+	cmd.AddCommand(list, show)
+	return cmd
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"encoding/pem"
+	"io"
+	"log"
+	"net"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/letsencrypt/challtestsrv"
+	"github.com/letsencrypt/pebble/v2/ca"
+	"github.com/letsencrypt/pebble/v2/db"
+	"github.com/letsencrypt/pebble/v2/va"
+	"github.com/letsencrypt/pebble/v2/wfe"
+)
+
+// startPebble runs Let's Encrypt's test CA in process: strict, 20 % of nonces refused, certificates of the given lifetime in seconds. It
+// validates by connecting to the lodge. It returns the directory's URL.
+func (l *lodge) startPebble(lifetime uint64) string {
+	t := l.t
+	t.Helper()
+	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
+	t.Setenv("PEBBLE_WFE_NONCEREJECT", "20")
+	quiet := log.New(io.Discard, "", 0)
+	dnsAddr := freeAddr(t)
+	dns, err := challtestsrv.New(challtestsrv.Config{Log: quiet, DNSAddrs: []string{dnsAddr}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dns.SetDefaultDNSIPv4("127.0.0.1")
+	dns.SetDefaultDNSIPv6("")
+	dns.Run()
+	t.Cleanup(dns.Shutdown)
+
+	store := db.NewMemoryStore()
+	authority := ca.New(quiet, store, "", "ecdsa", 0, 1, map[string]ca.Profile{"default": {ValidityPeriod: lifetime}})
+	validation := va.New(quiet, portIn(t, l.http), portIn(t, l.https), true, dnsAddr, store)
+	front := wfe.New(quiet, store, validation, authority, []string{"pebble.test"}, true, false, 0, 0)
+	srv := httptest.NewTLSServer(front.Handler())
+	t.Cleanup(srv.Close)
+	l.write("root.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})))
+	l.roots.AppendCertsFromPEM([]byte(authority.GetRootCert(0).PEM()))
+	return srv.URL + wfe.DirectoryPath
+}
+
+func portIn(t *testing.T, addr string) int {
+	t.Helper()
+	a, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.Port
+}
+
+func TestProgram_ObtainsAndRenewsAtPebble(t *testing.T) {
+	for _, challenge := range []string{"tls-alpn-01", "http-01"} {
+		t.Run(challenge, func(t *testing.T) {
+			l := newBareLodge(t)
+			l.configure(l.startPebble(10), "[issue]\nchallenges = [\""+challenge+"\"]\n")
+			l.start()
+			body, err := l.get("pebble.test")
+			if err != nil || body != "hello pebble.test" {
+				t.Fatalf("%q, %v", body, err)
+			}
+			first, err := l.handshake("pebble.test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "a renewed certificate", func() bool {
+				leaf, err := l.handshake("pebble.test")
+				if err != nil {
+					t.Fatal(err)
+				}
+				return leaf.SerialNumber.Cmp(first.SerialNumber) != 0
+			})
+			if time.Now().After(first.NotAfter) {
+				t.Error("renewed only after the end")
+			}
+		})
+	}
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"gatelodge": main})
+}
+
+// TestScripts runs the built binary as its users do; each file in testdata/script is one scenario.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("XDG_DATA_HOME", filepath.Join(env.WorkDir, "data"))
+			env.Setenv("XDG_RUNTIME_DIR", filepath.Join(env.WorkDir, "runtime"))
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"freeport": freePort,
+			"upstream": scriptUpstream,
+			"get":      scriptGet,
+			"await":    scriptAwait,
+			"signal":   scriptSignal,
+			"envsubst": scriptEnvsubst,
+		},
+	})
+}
+
+// freePort VAR...: sets each variable to an address on loopback that nobody listens on.
+func freePort(ts *testscript.TestScript, _ bool, args []string) {
+	for _, name := range args {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		ts.Check(err)
+		ts.Setenv(name, ln.Addr().String())
+		ts.Setenv(name+"_PORT", strconv.Itoa(ln.Addr().(*net.TCPAddr).Port))
+		defer ln.Close()
+	}
+}
+
+// upstream VAR TEXT: starts a server that answers every request with TEXT, the method, the host and what the proxy added.
+func scriptUpstream(ts *testscript.TestScript, _ bool, args []string) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s %s %s%s for=%s proto=%s\n", args[1], r.Method, r.Host, r.RequestURI, r.Header.Get("X-Forwarded-For"), r.Header.Get("X-Forwarded-Proto"))
+	}))
+	ts.Defer(srv.Close)
+	ts.Setenv(args[0], srv.URL)
+}
+
+// get [-root FILE] URL [via ADDRESS]: prints status, body and the certificate's issuer as the command's output; with ! it must fail.
+// It tries for up to 20 s, since servers start in the background; a refused name is refused for good.
+func scriptGet(ts *testscript.TestScript, neg bool, args []string) {
+	var root, via string
+	for len(args) > 1 {
+		switch args[0] {
+		case "-root":
+			root, args = args[1], args[2:]
+		case "-via":
+			via, args = args[1], args[2:]
+		default:
+			ts.Fatalf("get: unknown flag %s", args[0])
+		}
+	}
+	out, err := get(ts, root, via, args[0])
+	for deadline := time.Now().Add(20 * time.Second); !neg && err != nil && time.Now().Before(deadline); {
+		time.Sleep(50 * time.Millisecond)
+		out, err = get(ts, root, via, args[0])
+	}
+	if neg != (err != nil) {
+		ts.Fatalf("get %s: %v", args[0], err)
+	}
+	if err != nil {
+		out = err.Error() + "\n"
+	}
+	ts.Check(os.WriteFile(ts.MkAbs("got"), []byte(out), 0o600))
+}
+
+func get(ts *testscript.TestScript, root, via, url string) (string, error) {
+	transport := &http.Transport{TLSClientConfig: &tls.Config{}, DisableKeepAlives: true, ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	if root != "" {
+		pem, err := os.ReadFile(ts.MkAbs(root))
+		if err != nil {
+			return "", err
+		}
+		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
+		transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem)
+	}
+	if via != "" {
+		transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, via)
+		}
+	}
+	client := &http.Client{
+		Transport:     transport,
+		Timeout:       10 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	res, err := client.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s\n", res.Proto, res.Status)
+	for _, h := range []string{"Location", "Content-Type"} {
+		if v := res.Header.Get(h); v != "" {
+			fmt.Fprintf(&b, "%s: %s\n", h, v)
+		}
+	}
+	if res.TLS != nil {
+		leaf := res.TLS.PeerCertificates[0]
+		fmt.Fprintf(&b, "issuer: %s\nserial: %x\nnames: %v\n", leaf.Issuer, leaf.SerialNumber, leaf.DNSNames)
+	}
+	return b.String() + "\n" + string(body), nil
+}
+
+// await FILE TEXT: waits until the file has the text, 20 s at most.
+func scriptAwait(ts *testscript.TestScript, _ bool, args []string) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		data, _ := os.ReadFile(ts.MkAbs(args[0]))
+		if strings.Contains(string(data), args[1]) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s never had %q; it has:\n%s", args[0], args[1], data)
+		}
+	}
+}
+
+// signal NAME: to every command that the script runs in the background.
+func scriptSignal(ts *testscript.TestScript, _ bool, args []string) {
+	sig := map[string]os.Signal{"HUP": syscall.SIGHUP, "TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "USR1": syscall.SIGUSR1, "KILL": syscall.SIGKILL}[args[0]]
+	for _, cmd := range ts.BackgroundCmds() {
+		ts.Check(cmd.Process.Signal(sig))
+	}
+}
+
+// envsubst FILE...: replaces $VAR in the files.
+func scriptEnvsubst(ts *testscript.TestScript, _ bool, args []string) {
+	for _, file := range args {
+		ts.Check(os.WriteFile(ts.MkAbs(file), []byte(os.Expand(ts.ReadFile(file), ts.Getenv)), 0o600))
+	}
+}

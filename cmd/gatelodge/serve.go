@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gatelodge/acmeclient"
+	"gatelodge/cmd/internal/config"
+	"gatelodge/cmd/internal/metrics"
+	"gatelodge/proxy"
+	"gatelodge/proxy/certs"
+	"gatelodge/proxy/certs/localca"
+	"gatelodge/storage"
+)
+
+// program is everything that serves. The parts know each other only by the seams of DESIGN 2; here they are joined.
+type program struct {
+	load func() (*config.Config, error) // reads the configuration again
+
+	log     *zap.Logger
+	access  *accessLog
+	metrics *metrics.Metrics
+	store   *storage.Disk
+	issuers *acmeIssuers
+	local   *localca.CA
+	certs   *certs.Manager
+	proxy   *proxy.Server
+	http    []net.Listener
+	https   []net.Listener
+
+	reloading sync.Mutex // one reload at a time; guards settings
+	settings  *settings
+	cfg       atomic.Pointer[config.Config] // what is in force
+	draining  atomic.Bool
+}
+
+// newProgram opens what the configuration names, in the order in which the parts need each other. On error nothing is left open.
+func newProgram(cfg *config.Config, load func() (*config.Config, error)) (_ *program, err error) {
+	p := &program{load: load, metrics: metrics.New(version)}
+	p.cfg.Store(cfg)
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if p.log, err = newLogger(cfg.Log.Format, cfg.Log.Level); err != nil {
+		return nil, err
+	}
+	if p.access, err = openAccessLog(cfg.Log.Access, cfg.Log.Format); err != nil {
+		return nil, err
+	}
+	for _, w := range cfg.Warnings() {
+		p.log.Warn("configuration", zap.Error(&w))
+	}
+	if cfg.Storage.Path == "" {
+		return nil, errors.New("this user has no data folder: set storage.path")
+	}
+	if p.store, err = storage.OpenDisk(cfg.Storage.Path, p.log.Named("storage")); err != nil {
+		return nil, fmt.Errorf("open storage: %w", err)
+	}
+	if p.https, err = listen(cfg.Listen.HTTPS); err != nil {
+		return nil, err
+	}
+	if p.http, err = listen(cfg.Listen.HTTP); err != nil {
+		return nil, err
+	}
+	return p, p.join(cfg)
+}
+
+// join builds the three rooms over what is open, and lets them meet.
+func (p *program) join(cfg *config.Config) error {
+	responder := acmeclient.NewResponder(p.store, p.log)
+	p.issuers = &acmeIssuers{store: p.store, responder: responder, metrics: p.metrics.ACME(), log: p.log}
+	var err error
+	if p.local, err = localca.New(localca.Config{
+		Name: config.InternalCAName, Store: p.store, Names: cfg.InternalNames(), Lifetime: cfg.InternalCA.Lifetime, Logger: p.log,
+	}); err != nil {
+		return err
+	}
+	if p.settings, err = p.newSettings(cfg); err != nil {
+		return err
+	}
+	if p.certs, err = certs.New(certs.Config{
+		Store: p.store, Challenge: responder.Certificate, Logger: p.log, Metrics: p.metrics.Certs(),
+	}, p.settings.certs); err != nil {
+		return err
+	}
+	p.proxy, err = proxy.New(proxy.Config{
+		HTTPS: p.https, HTTP: p.http,
+		GetCertificate: p.certs.GetCertificate,
+		Challenges:     responder.HTTP,
+		Limits:         limitsOf(cfg.Listen.Limits),
+		MinVersion:     map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}[cfg.TLS.MinVersion],
+		Logger:         p.log, AccessLog: p.access.Logger,
+		Metrics: p.metrics.Proxy(),
+	}, p.settings.proxy)
+	return err
+}
+
+// newSettings turns a configuration into settings, with the issuers, upstreams and gate that it needs.
+func (p *program) newSettings(cfg *config.Config) (*settings, error) {
+	cas, err := p.issuers.update(cfg)
+	if err != nil {
+		return nil, err
+	}
+	cas = append(cas, certs.CA{Issuer: p.local, Names: cfg.InternalNames(), Internal: true})
+	permission, err := p.permissionFor(cfg.OnDemand)
+	if err != nil {
+		return nil, err
+	}
+	var before pools
+	if p.settings != nil {
+		before = p.settings.pools
+	}
+	s, err := newSettings(cfg, cas, permission, before)
+	if err != nil {
+		return nil, err
+	}
+	if len(p.https) > 0 {
+		s.proxy.HTTPSPort = portOf(p.https[0])
+	}
+	return s, nil
+}
+
+// permissionFor keeps the gate, and what it remembers, over reloads that do not change it.
+func (p *program) permissionFor(cfg config.OnDemand) (certs.Permission, error) {
+	if now := p.cfg.Load(); p.settings != nil && reflect.DeepEqual(now.OnDemand, cfg) {
+		return p.settings.certs.Permission, nil
+	}
+	return newPermission(cfg, p.log)
+}
+
+// run serves until ctx ends, then drains. Every goroutine of the program has ended when it returns.
+func (p *program) run(ctx context.Context) error {
+	defer p.close()
+	work, stop := context.WithCancel(context.WithoutCancel(ctx)) // the parts end after the drain, not before
+	defer stop()
+	if err := p.certs.Start(work); err != nil {
+		return err
+	}
+	side, err := p.startSide()
+	if err != nil {
+		return err
+	}
+	defer side.close()
+
+	served := make(chan error, 1)
+	go func() { served <- p.proxy.Serve(work) }()
+	p.log.Info("serving", zap.String("version", version), zap.Strings("https", addresses(p.https)), zap.Strings("http", addresses(p.http)),
+		zap.Int("sites", len(p.cfg.Load().Sites)), zap.String("storage", p.cfg.Load().Storage.Path))
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	p.draining.Store(true)
+	drain, cancel := context.WithTimeout(work, p.drain())
+	defer cancel()
+	if err := p.proxy.Shutdown(drain); err != nil {
+		p.log.Warn("closed what had not ended", zap.Error(err))
+	}
+	return <-served
+}
+
+// reload applies the difference between the configuration in force and the one that is read now. On error nothing has changed.
+func (p *program) reload() error {
+	p.reloading.Lock()
+	defer p.reloading.Unlock()
+	cfg, err := p.load()
+	if err != nil {
+		return err
+	}
+	if keys := p.cfg.Load().RestartOnly(cfg); len(keys) > 0 {
+		return fmt.Errorf("these keys changed, and only a restart can apply them: %v", keys)
+	}
+	s, err := p.newSettings(cfg)
+	if err != nil {
+		return err
+	}
+	if err := p.certs.Apply(s.certs); err != nil {
+		s.pools.closeBut(p.settings.pools)
+		return err
+	}
+	if err := p.proxy.Apply(s.proxy); err != nil {
+		s.pools.closeBut(p.settings.pools)
+		return errors.Join(err, p.certs.Apply(p.settings.certs))
+	}
+	old := p.settings
+	p.settings = s
+	p.cfg.Store(cfg)
+	old.pools.closeBut(s.pools)
+	p.log.Info("configuration reloaded", zap.Int("sites", len(cfg.Sites)))
+	return nil
+}
+
+func (p *program) drain() time.Duration { return p.cfg.Load().Process.Drain }
+
+// close ends the parts, the last opened first.
+func (p *program) close() {
+	if p.certs != nil {
+		p.certs.Close()
+	}
+	if p.settings != nil {
+		p.settings.pools.closeBut(nil)
+	}
+	for _, ln := range append(p.http, p.https...) {
+		_ = ln.Close()
+	}
+	if p.store != nil {
+		_ = p.store.Close()
+	}
+	if p.access != nil {
+		_ = p.access.Close()
+	}
+	if p.log != nil {
+		_ = p.log.Sync()
+	}
+}
+
+func listen(addrs []config.Address) ([]net.Listener, error) {
+	var all []net.Listener
+	for _, a := range addrs {
+		ln, err := net.Listen("tcp", string(a))
+		if err != nil {
+			for _, l := range all {
+				_ = l.Close()
+			}
+			return nil, fmt.Errorf("listen: %w", err)
+		}
+		all = append(all, ln)
+	}
+	return all, nil
+}
+
+func addresses(lns []net.Listener) []string {
+	var all []string
+	for _, ln := range lns {
+		all = append(all, ln.Addr().String())
+	}
+	return all
+}
+
+func limitsOf(l config.Limits) proxy.Limits {
+	return proxy.Limits{
+		HandshakeTimeout: l.HandshakeTimeout,
+		HeaderTimeout:    l.HeaderTimeout,
+		IdleTimeout:      l.IdleTimeout,
+		HeaderBytes:      int(l.HeaderBytes),
+		BodyBytes:        int64(l.BodyBytes),
+	}
+}

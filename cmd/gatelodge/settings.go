@@ -1,0 +1,149 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"reflect"
+	"strconv"
+
+	"go.uber.org/zap"
+
+	"gatelodge/cmd/internal/config"
+	"gatelodge/proxy"
+	"gatelodge/proxy/certs"
+	"gatelodge/proxy/hostname"
+	"gatelodge/proxy/upstream"
+)
+
+// settings are what a configuration means to the proxy and to the certificates. Both come from the same sites, found by the same kind of
+// table, so that the site which decides about TLS and the site which answers cannot differ.
+type settings struct {
+	proxy proxy.Settings
+	certs certs.Settings
+	pools pools
+}
+
+// pools are the upstreams by name. A reload keeps those that did not change, with their open connections.
+type pools map[string]pool
+
+type pool struct {
+	*upstream.Pool
+	cfg config.Upstream
+}
+
+// newSettings builds the settings of cfg; cas are its issuers in order, the internal CA among them. Pools of before are used again.
+func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission, before pools) (*settings, error) {
+	s := &settings{pools: pools{}}
+	table := &hostname.Table[certs.Policy]{}
+	var errs []error
+	for _, site := range cfg.Resolve() {
+		to, err := s.pools.open(site, before)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("site %s: %w", site.Name, err))
+			continue
+		}
+		s.proxy.Sites = append(s.proxy.Sites, proxy.Site{
+			Name: site.Name, Hosts: site.Hosts, Upstream: to, AccessLog: site.AccessLog, BodyBytes: site.BodyBytes,
+		})
+		policy := certs.Policy{Site: site.Name, OnDemand: site.OnDemand, CAs: site.CAs, CertFile: site.CertFile, KeyFile: site.KeyFile}
+		for _, host := range site.Hosts {
+			errs = append(errs, table.Add(host, policy))
+		}
+		if policy.CertFile != "" {
+			s.certs.Own = append(s.certs.Own, policy)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		s.pools.closeBut(before)
+		return nil, err
+	}
+	s.proxy.RedirectHTTP = cfg.Listen.Redirect && len(cfg.Listen.HTTPS) > 0
+	s.proxy.TrustedProxies = cfg.Listen.TrustedProxies
+	s.proxy.UnknownClose = cfg.TLS.UnknownName == "close"
+	s.proxy.DefaultName = cfg.TLS.DefaultName
+	s.certs = certs.Settings{
+		Lookup:           table.Lookup,
+		Listed:           cfg.Listed(),
+		CAs:              cas,
+		Permission:       permission,
+		UnknownPerClient: unknownPerClient(cfg.Listen.Limits.UnknownNamesPerIP),
+		MaxWait:          cfg.OnDemand.MaxWait,
+		Backoff:          cfg.Issue.Backoff,
+		InFlight:         cfg.Issue.Budget.InFlight,
+		RenewAt:          cfg.Issue.RenewAt.Float(),
+		DefaultName:      cfg.TLS.DefaultName,
+		CacheBytes:       int64(cfg.Cache.Memory),
+		Negative:         cfg.Cache.Negative,
+	}
+	return s, nil
+}
+
+// unknownPerClient turns "no limit", zero in the configuration, into what certs takes for it.
+func unknownPerClient(r config.Rate) float64 {
+	if r.Count == 0 {
+		return -1
+	}
+	return r.PerSecond()
+}
+
+// open returns the pool of a site: one that this configuration has already, else the same as before, else a new one.
+func (p pools) open(site config.ResolvedSite, before pools) (*upstream.Pool, error) {
+	if have, ok := p[site.UpstreamName]; ok {
+		return have.Pool, nil
+	}
+	if old, ok := before[site.UpstreamName]; ok && reflect.DeepEqual(old.cfg, site.Upstream) {
+		p[site.UpstreamName] = old
+		return old.Pool, nil
+	}
+	u := site.Upstream
+	roots, err := loadRoots(u.TLS.Roots)
+	if err != nil {
+		return nil, err
+	}
+	cfg := upstream.Config{
+		TLS:                   upstream.TLS{ServerName: u.TLS.ServerName, Roots: roots, SkipVerify: !u.TLS.Verify},
+		ConnectTimeout:        u.Timeouts.Connect,
+		ResponseHeaderTimeout: u.Timeouts.ResponseHeader,
+		IdleTimeout:           u.Timeouts.Idle,
+	}
+	for _, to := range u.To {
+		cfg.To = append(cfg.To, to.URL().String())
+	}
+	made, err := upstream.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	p[site.UpstreamName] = pool{Pool: made, cfg: u}
+	return made, nil
+}
+
+// closeBut closes the pools that keep does not have; requests under way end undisturbed.
+func (p pools) closeBut(keep pools) {
+	for name, own := range p {
+		if keep[name].Pool != own.Pool {
+			_ = own.Close()
+		}
+	}
+}
+
+// newPermission builds the gate for on-demand names, or nil without one: then they are refused.
+func newPermission(cfg config.OnDemand, log *zap.Logger) (certs.Permission, error) {
+	switch {
+	case !cfg.Enabled:
+		return nil, nil
+	case cfg.NamesFile != "":
+		return certs.NewNamesFile(cfg.NamesFile, log)
+	default:
+		node, _ := os.Hostname() // a node without a name asks without one
+		return certs.NewAsk(certs.AskConfig{URL: cfg.Ask, Node: node, Timeout: cfg.AskTimeout, AllowTTL: cfg.AllowTTL, DenyTTL: cfg.DenyTTL})
+	}
+}
+
+// portOf returns the port of a listener, zero if it has none.
+func portOf(ln net.Listener) int {
+	_, port, _ := net.SplitHostPort(ln.Addr().String())
+	n, _ := strconv.Atoi(port)
+	return n
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"gatelodge/cmd/internal/admin"
+	"gatelodge/cmd/internal/metrics"
+	"gatelodge/proxy/certs"
+	"gatelodge/proxy/hostname"
+)
+
+// side is what operators and their machines talk to, beside the traffic.
+type side struct {
+	metrics *metrics.Server
+	admin   *admin.Server
+}
+
+// startSide serves metrics and the admin socket, those that the configuration has.
+func (p *program) startSide() (_ *side, err error) {
+	s := &side{}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	cfg := p.cfg.Load().Admin
+	if cfg.Metrics != "" {
+		ln, err := net.Listen("tcp", string(cfg.Metrics))
+		if err != nil {
+			return nil, fmt.Errorf("listen for metrics: %w; admin.metrics chooses another address, or \"\" for none", err)
+		}
+		p.metrics.WatchCertificates(p.certs.Expiries)
+		if s.metrics, err = metrics.NewServer(metrics.ServerConfig{Listener: ln, Metrics: p.metrics, Ready: p.ready, Logger: p.log}); err != nil {
+			_ = ln.Close()
+			return nil, err
+		}
+		s.metrics.Start()
+	}
+	if cfg.Listen != "" {
+		if s.admin, err = admin.NewServer(admin.Config{
+			Listen: cfg.Listen,
+			Certs:  p.certStatuses,
+			Cert:   p.certStatus,
+			Config: p.cfg.Load,
+			Reload: func(context.Context) error { return p.reload() },
+			Logger: p.log,
+		}); err != nil {
+			return nil, err
+		}
+		s.admin.Start()
+	}
+	return s, nil
+}
+
+func (s *side) close() {
+	if s.metrics != nil {
+		_ = s.metrics.Close()
+	}
+	if s.admin != nil {
+		_ = s.admin.Close()
+	}
+}
+
+// ready says why a load balancer should send nobody here; nil while it may.
+func (p *program) ready() error {
+	if p.draining.Load() {
+		return errors.New("draining")
+	}
+	return nil
+}
+
+func (p *program) certStatuses(context.Context) ([]admin.CertStatus, error) {
+	var all []admin.CertStatus
+	for _, st := range p.certs.Statuses() {
+		all = append(all, toAdmin(st))
+	}
+	return all, nil
+}
+
+func (p *program) certStatus(ctx context.Context, name string) (admin.CertStatus, error) {
+	host, err := hostname.FromConfig(name)
+	if err != nil {
+		return admin.CertStatus{}, fmt.Errorf("%w: %w", admin.ErrUnknownName, err)
+	}
+	st, err := p.certs.Status(ctx, host)
+	if err != nil {
+		return admin.CertStatus{}, err
+	}
+	if st.State == certs.StateNotOurs && st.NotAfter.IsZero() {
+		return admin.CertStatus{}, fmt.Errorf("%w: no site claims %s", admin.ErrUnknownName, host)
+	}
+	return toAdmin(st), nil
+}
+
+// toAdmin is the same facts in the words of the admin socket, which other programs read.
+func toAdmin(st certs.Status) admin.CertStatus {
+	a := admin.CertStatus{
+		Name: st.Name, Site: st.Site, State: st.State, CA: st.CA,
+		NotBefore: st.NotBefore, NotAfter: st.NotAfter, RenewAt: st.RenewAt,
+		Attempts: st.Attempts, NextAttempt: st.NextAttempt,
+		Serial: st.Serial, Notes: st.Notes,
+	}
+	if f := st.LastFailure; f != nil {
+		a.LastError = f.Reason
+	}
+	return a
+}
