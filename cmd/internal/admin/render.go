@@ -121,7 +121,7 @@ func magnitude(d time.Duration) string {
 		name string
 	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}} {
 		if d >= 2*u.size {
-			return fmt.Sprintf("%d%s", d/u.size, u.name)
+			return fmt.Sprintf("%d%s", (d+u.size/2)/u.size, u.name) // 6.99 days are 7
 		}
 	}
 	return fmt.Sprintf("%ds", d/time.Second)
