@@ -94,7 +94,7 @@ func (a *attempt) fail(ctx context.Context, ca string, cause error) error {
 		rec.Count, rec.First = a.prior.Count+1, a.prior.First
 	}
 	spread := fraction(a.o.name, now.String())
-	if a.stored.serves(now) {
+	if a.stored != nil {
 		rec.Next = nextRenewal(now, a.r.Backoff, rec.Count, retryOf(cause), spread, a.stored.tls.Leaf)
 	} else {
 		rec.Next = nextAttempt(now, a.r.Backoff, rec.Count, retryOf(cause), spread)

@@ -50,7 +50,10 @@ func (a *attempt) save(ctx context.Context, b *storage.Bundle) (*certificate, er
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	if context.Cause(ctx) == storage.ErrLeaseLost {
+		return nil, storage.ErrLeaseLost
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout) // what is issued is stored, even if we are closing
 	defer cancel()
 	object, version := certObject(a.o.name), a.version
 	for range 3 {

@@ -23,6 +23,7 @@ const (
 	maxWaiting     = 16384 // handshakes that are not warm, all together
 	blameForName   = 3     // times that a name may open a circuit that others close
 	resumeInterval = time.Second
+	trialWait      = 1500 * time.Millisecond // that a handshake waits for a trial: names fail within 2 s while a CA fails
 )
 
 // Kinds of orders.
@@ -69,6 +70,7 @@ type order struct {
 type round struct {
 	done    chan struct{} // closed when cert and err are final
 	waiters int
+	trial   bool // of a CA that fails, and may hang: nobody waits for it for long
 	cert    *certificate
 	err     error
 }
@@ -78,6 +80,8 @@ type queue struct {
 	run func(ctx context.Context, o *order) (*certificate, error)
 	cas func(name string) []string // the CAs that may serve the name, in order
 	log *zap.Logger
+
+	parked chan struct{} // has room for one: there are parked orders
 
 	wg sync.WaitGroup
 
@@ -95,7 +99,7 @@ type queue struct {
 var errParked = errors.New("every CA for the name fails")
 
 func newQueue(log *zap.Logger) *queue {
-	return &queue{log: log, orders: map[string]*order{}, circuits: map[string]*circuit{}}
+	return &queue{log: log, parked: make(chan struct{}, 1), orders: map[string]*order{}, circuits: map[string]*circuit{}}
 }
 
 // want asks for a certificate and returns the round to wait for, or the reason why there is nothing to wait for. A visitor's name goes before
@@ -146,7 +150,13 @@ func (q *queue) wait(ctx context.Context, r *round) (*certificate, error) {
 		return nil, errBusy
 	}
 	r.waiters++
+	trial := r.trial
 	q.mu.Unlock()
+	if trial {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, trialWait, errParked)
+		defer cancel()
+	}
 	defer func() {
 		q.mu.Lock()
 		r.waiters--
@@ -178,7 +188,7 @@ func (r *round) end(cert *certificate, err error) {
 }
 
 func (q *queue) enqueueLocked(o *order) {
-	o.state, o.cas, o.round = orderQueued, q.cas(o.name), &round{done: make(chan struct{})}
+	o.state, o.cas, o.round = orderQueued, q.cas(o.name), &round{done: make(chan struct{}), trial: o.trial != ""}
 	list := &q.fresh
 	if o.kind == kindRenew {
 		list = &q.renewals
@@ -269,6 +279,10 @@ func (q *queue) parkLocked(o *order) {
 		}
 	}
 	o.round.end(nil, o.err)
+	select {
+	case q.parked <- struct{}{}:
+	default:
+	}
 }
 
 // admitLocked reports whether some CA for the order may be asked now, and takes the turn if that is a trial.
@@ -280,7 +294,7 @@ func (q *queue) admitLocked(o *order, now time.Time) bool {
 		}
 		if c.admits(now) {
 			c.try(o, now)
-			o.trial = ca
+			o.trial, o.round.trial = ca, true
 			return true
 		}
 	}
@@ -379,18 +393,31 @@ func (q *queue) triedLastLocked(o *order) bool {
 
 // patrol resumes parked orders when a trial or a Retry-After is due, until ctx ends.
 func (q *queue) patrol(ctx context.Context) {
-	tick := time.NewTicker(resumeInterval)
-	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-q.parked:
 		}
-		q.mu.Lock()
-		q.resumeLocked()
-		q.mu.Unlock()
+		for more := true; more; {
+			if !sleep(ctx, resumeInterval) {
+				return
+			}
+			q.mu.Lock()
+			q.resumeLocked()
+			more = q.anyParkedLocked()
+			q.mu.Unlock()
+		}
 	}
+}
+
+func (q *queue) anyParkedLocked() bool {
+	for _, o := range q.orders {
+		if o.state == orderParked {
+			return true
+		}
+	}
+	return false
 }
 
 // start lets orders run until ctx ends.

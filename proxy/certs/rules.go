@@ -21,7 +21,7 @@ type rules struct {
 
 // newRules checks the settings and reads the files they name. Pairs that the rules before had are kept with what they last read.
 func newRules(s Settings, before *rules, log *zap.Logger) (*rules, error) {
-	r := &rules{Settings: s.withDefaults(), listed: make(map[string]bool, len(s.Listed)), files: &fileSet{pairs: map[fileKey]*filePair{}}, log: log}
+	r := &rules{Settings: s.withDefaults(), listed: make(map[string]bool, len(s.Listed)), files: newFileSet(before), log: log}
 	var faults []error
 	names := map[string]bool{}
 	for _, ca := range s.CAs {

@@ -42,10 +42,11 @@ const (
 	lastEvery   = time.Hour
 )
 
-// urgency returns the longest pause before the next attempt to renew a certificate with this much life left, and whether there is one.
+// urgency returns the longest pause before the next attempt to renew a certificate with this much life left, and whether there is one. Once it
+// has ended there is less to save, and more reason to think that it cannot be renewed.
 func urgency(left, life time.Duration) (time.Duration, bool) {
 	switch {
-	case left < lastDay:
+	case 0 < left && left < lastDay:
 		return lastEvery, true
 	case left < max(urgentBelow, life/10):
 		return urgentEvery, true
@@ -60,7 +61,7 @@ func nextAttempt(now time.Time, steps []time.Duration, count int, retryAt time.T
 	return latest(now.Add(step+scale(step, 0.1*spread)), capped(now, retryAt))
 }
 
-// nextRenewal is nextAttempt for a certificate that still serves until notAfter.
+// nextRenewal is nextAttempt for a name that has, or had, a certificate.
 func nextRenewal(now time.Time, steps []time.Duration, count int, retryAt time.Time, spread float64, leaf *x509.Certificate) time.Time {
 	next := nextAttempt(now, steps, count, time.Time{}, spread)
 	if pause, urgent := urgency(leaf.NotAfter.Sub(now), leaf.NotAfter.Sub(leaf.NotBefore)); urgent && next.After(now.Add(pause)) {

@@ -22,6 +22,8 @@ func keyOf(p Policy) fileKey { return fileKey{p.CertFile, p.KeyFile} }
 
 // fileSet holds the sites' own certificates.
 type fileSet struct {
+	added chan struct{} // has room for one: there is a pair to watch
+
 	mu    sync.Mutex // guards pairs; never held while reading files
 	pairs map[fileKey]*filePair
 }
@@ -49,6 +51,10 @@ func (s *fileSet) get(p Policy) *filePair {
 	if f == nil {
 		f = &filePair{fileKey: keyOf(p)}
 		s.pairs[keyOf(p)] = f
+		select {
+		case s.added <- struct{}{}:
+		default:
+		}
 	}
 	return f
 }
@@ -61,6 +67,15 @@ func (s *fileSet) all() []*filePair {
 		all = append(all, f)
 	}
 	return all
+}
+
+// newFileSet returns an empty set. Sets that follow one another share the channel, so that whoever watches hears of every pair.
+func newFileSet(before *rules) *fileSet {
+	s := &fileSet{added: make(chan struct{}, 1), pairs: map[fileKey]*filePair{}}
+	if before != nil {
+		s.added = before.files.added
+	}
+	return s
 }
 
 // readFiles takes the policy's pair into the rules. A pair that was never read must be good: no reload begins to serve a site with nothing.
@@ -118,14 +133,18 @@ func (f *filePair) stamp() (fileStamp, error) {
 
 // watchFiles looks at the sites' own certificates until ctx ends.
 func (m *Manager) watchFiles(ctx context.Context) {
-	tick := time.NewTicker(fileEvery)
-	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-			for _, f := range m.rules.Load().files.all() {
+		case <-m.rules.Load().files.added:
+		}
+		for sleep(ctx, fileEvery) {
+			pairs := m.rules.Load().files.all()
+			if len(pairs) == 0 {
+				break // until one is added
+			}
+			for _, f := range pairs {
 				_ = f.refresh(m.log) // it told the log
 			}
 		}
