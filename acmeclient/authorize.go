@@ -2,6 +2,7 @@ package acmeclient
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -85,7 +86,7 @@ func (c *Client) begun(ctx context.Context, d dialect, a *attempt, az *authoriza
 		return &solving{az: az}, nil
 	}
 	s := &solving{az: az}
-	if s.answer, err = c.prepare(ch, name); err != nil {
+	if s.answer, err = prepare(a.account.key, ch, name); err != nil {
 		return nil, err
 	}
 	if err := c.cfg.Responder.publish(ctx, s.answer); err != nil {
@@ -148,9 +149,9 @@ func (c *Client) choose(name string, az *authorization) (*challenge, error) {
 		Advice: "allow one of the offered challenge types in `challenges`"}
 }
 
-// prepare makes the answer to a challenge.
-func (c *Client) prepare(ch *challenge, name string) (*published, error) {
-	solver := &acme.Client{Key: c.accounts.get().key}
+// prepare makes the answer of the account with the key to a challenge.
+func prepare(key crypto.Signer, ch *challenge, name string) (*published, error) {
+	solver := &acme.Client{Key: key}
 	keyAuth, err := solver.HTTP01ChallengeResponse(ch.token) // RFC 8555 §8.1, the same for all types
 	if err != nil {
 		return nil, fmt.Errorf("make the key authorization: %w", err)

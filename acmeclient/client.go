@@ -63,12 +63,10 @@ func (c *Client) Account(ctx context.Context) (*Account, error) {
 	if err := c.open(); err != nil {
 		return nil, err
 	}
-	d, err := c.dialect(ctx)
+	_, acct, err := c.dialect(ctx)
 	if err != nil {
 		return nil, c.failed(ctx, err, nil)
 	}
-	c.spoke(d.protocol())
-	acct := c.accounts.get()
 	return &Account{URL: acct.URL, Contact: acct.Contact, Created: acct.Created}, nil
 }
 

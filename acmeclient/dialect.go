@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto"
 	"encoding/json"
-	"fmt"
 	"net/netip"
 	"time"
 )
@@ -19,6 +18,9 @@ type dialect interface {
 
 	// protocol is what is spoken.
 	protocol() Protocol
+
+	// with returns the dialect speaking for the account.
+	with(acct *account) dialect
 
 	// begin asks for a certificate. It is never repeated by itself, save for badNonce.
 	begin(ctx context.Context, ids []identifier, o orderOptions) (*order, error)
@@ -107,31 +109,23 @@ type challenge struct {
 }
 
 // dialect returns the way to speak with the CA: by its directory, with the fleet's account.
-func (c *Client) dialect(ctx context.Context) (dialect, error) {
+func (c *Client) dialect(ctx context.Context) (dialect, *account, error) {
 	dir, err := c.wire.getDirectory(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	d := &v2{wire: c.wire, dir: dir, agreeTerms: c.cfg.AgreeTerms}
-	if err := c.limits.check(ctx, nil); err != nil && c.accounts.get() == nil {
-		return nil, err // a first account is a request, too
+	d := &v2{wire: c.wire, dir: dir, agreeTerms: c.cfg.AgreeTerms} // where another dialect will be chosen by what the directory offers
+	if c.accounts.get() == nil {                                   // to make one is a request, too
+		if err := c.limits.check(ctx, nil); err != nil {
+			return nil, nil, err
+		}
 	}
-	d.account, err = c.account(ctx, d)
+	acct, err := c.account(ctx, d)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return d, nil
-}
-
-// withAccount returns the dialect with another account.
-func withAccount(d dialect, acct *account) dialect {
-	switch d := d.(type) {
-	case *v2:
-		next := *d
-		next.account = acct
-		return &next
-	}
-	panic(fmt.Sprintf("acmeclient: unknown dialect %T", d)) // cannot happen
+	c.spoke(d.protocol())
+	return d.with(acct), acct, nil
 }
 
 // documentOf parses an embedded problem document; nil if there is none.

@@ -22,8 +22,8 @@
 //  9. The CA asks any node on port 80 or 443 (responder.go: Responder.HTTP, Responder.Certificate).
 //  10. We look soon after it did, then more and more rarely, until it has decided (authorize.go: Client.awaitAuthorization, pace.go: pace.nextAuthz). The
 //     answer is retracted when it has (responder.go: Responder.retract).
-//  11. Ready: the CSR is sent (obtain.go: Client.finalize). Processing: the order is polled as the CA asks, within bounds (obtain.go: Client.await).
-//  12. Valid: the chain is fetched, and checked against key, names and dates before anybody gets it (obtain.go: Client.download, check.go: checkChain).
+//  11. Ready: the CSR is sent (finish.go: Client.finalize). Processing: the order is polled as the CA asks, within bounds (finish.go: Client.await).
+//  12. Valid: the chain is fetched, and checked against key, names and dates before anybody gets it (finish.go: Client.download, check.go: checkChain).
 //  13. The order is forgotten: it is done, or dead. One that is undecided stays for the next call with the same CSR (orders.go: orderBook.forget).
 //
 // Below all of it lies the wire: one per CA, it owns connections, nonces, directory and request rate, and it records what the library above it keeps to

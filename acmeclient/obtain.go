@@ -40,6 +40,7 @@ const maxSteps = 12
 type attempt struct {
 	names   []string // sorted
 	csr     *x509.CertificateRequest
+	account *account // that orders
 	options orderOptions
 	object  string    // where the order in progress is stored
 	began   time.Time // for the pace
@@ -103,11 +104,11 @@ func (c *Client) resumeOrBegin(ctx context.Context, a *attempt) (dialect, *order
 			return nil, nil, err
 		}
 	}
-	d, err := c.dialect(ctx)
+	d, acct, err := c.dialect(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	c.spoke(d.protocol())
+	a.account = acct
 	if record != nil {
 		o, err := c.resume(ctx, d, a, record)
 		if o != nil || err != nil {
@@ -124,7 +125,7 @@ func (c *Client) resumeOrBegin(ctx context.Context, a *attempt) (dialect, *order
 func (c *Client) resume(ctx context.Context, d dialect, a *attempt, record *orderRecord) (*order, error) {
 	o := record.order()
 	a.placed = record.Placed
-	if record.usable(c.accounts.get().URL, d.protocol(), time.Now()) {
+	if record.usable(a.account.URL, d.protocol(), time.Now()) {
 		err := d.refresh(ctx, o)
 		switch {
 		case err == nil && o.status != statusExpired && o.status != statusDeactivated && o.status != statusRevoked:
@@ -153,11 +154,11 @@ func (c *Client) begin(ctx context.Context, d dialect, a *attempt) (dialect, *or
 	}
 	o, err := d.begin(ctx, ids, a.options)
 	if isKind(err, "accountDoesNotExist") {
-		acct, lostErr := c.replaceLost(ctx, d, c.accounts.get())
+		acct, lostErr := c.replaceLost(ctx, d, a.account)
 		if lostErr != nil {
 			return nil, nil, lostErr
 		}
-		d = withAccount(d, acct)
+		d, a.account = d.with(acct), acct
 		o, err = d.begin(ctx, ids, a.options)
 	}
 	if err != nil && a.options.replaces != "" && refusesReplaces(err) {
@@ -170,7 +171,7 @@ func (c *Client) begin(ctx context.Context, d dialect, a *attempt) (dialect, *or
 	}
 	a.placed = time.Now()
 	err = c.orders.save(ctx, a.object, orderRecord{
-		URL: o.url, Authorizations: o.authorizations, Account: c.accounts.get().URL, Protocol: d.protocol(),
+		URL: o.url, Authorizations: o.authorizations, Account: a.account.URL, Protocol: d.protocol(),
 		Names: a.names, Placed: a.placed.UTC(), Expires: o.expires,
 	})
 	if err != nil {
@@ -234,103 +235,6 @@ func (c *Client) complete(ctx context.Context, d dialect, a *attempt, o *order) 
 		}
 	}
 	return nil, c.strange("complete the order", fmt.Errorf("its status goes round in circles, now %q", clean(o.status)))
-}
-
-// How often the CSR is sent: thrice to a CA that fails, five times to one whose nodes do not agree yet that the order is ready.
-const (
-	maxFinalize         = 3
-	maxFinalizeNotReady = 5
-)
-
-// finalize sends the CSR. If the CA fails there, the order says whether the CSR arrived.
-func (c *Client) finalize(ctx context.Context, d dialect, a *attempt, o *order) error {
-	a.finalized++
-	err := d.finalize(ctx, o, a.csr.Raw)
-	var p *Problem
-	switch {
-	case err == nil && (o.status == statusReady || o.status == statusPending): // said by a node that has not seen it yet, or not said
-		o.status = statusProcessing
-		return nil
-	case err == nil:
-		return nil
-	case !errors.As(err, &p):
-		return err
-	case isKind(err, "orderNotReady") && a.finalized < maxFinalizeNotReady:
-	case p.scope == ScopeCA && p.retryAt.IsZero() && a.finalized < maxFinalize:
-	default:
-		a.dead = p.scope == ScopeName && p.retryAt.IsZero()
-		return err
-	}
-	if err := sleep(ctx, c.pace.nextOrder(a.finalized-1, 0, 0)); err != nil {
-		return err
-	}
-	if refreshErr := d.refresh(ctx, o); refreshErr != nil {
-		return err // the CA is down
-	}
-	return nil
-}
-
-// await polls an order that the CA works on until its status is another.
-func (c *Client) await(ctx context.Context, d dialect, a *attempt, o *order) error {
-	before := o.status
-	for n := 0; o.status == before; n++ {
-		if err := sleep(ctx, c.pace.nextOrder(n, o.retryAfter, time.Since(a.began))); err != nil {
-			return err
-		}
-		if err := d.refresh(ctx, o); err != nil {
-			return pollError(ctx, n, err)
-		}
-	}
-	return nil
-}
-
-// pollError returns the error of the nth look (from 0). If our time ran out during a later one, the CA answered the earlier ones: it is not down.
-func pollError(ctx context.Context, n int, err error) error {
-	if ctx.Err() != nil && n > 0 {
-		return ctx.Err()
-	}
-	return err
-}
-
-// download fetches the chain and checks it.
-func (c *Client) download(ctx context.Context, d dialect, a *attempt, o *order) (*Certificate, error) {
-	chain, err := d.fetch(ctx, o)
-	if err != nil {
-		a.dead = isGone(err)
-		return nil, err
-	}
-	if err := checkChain(chain, a.names, a.csr, time.Now()); err != nil {
-		a.dead = true // the same order would give the same certificate
-		return nil, c.strange("check the certificate", err)
-	}
-	c.rotation.succeeded(a.names)
-	return &Certificate{
-		Chain: chain, URL: o.certificateURL, Order: o.url, Account: c.accounts.get().URL, Protocol: d.protocol(),
-	}, nil
-}
-
-// orderInvalid finds out why the CA declared the order invalid: by the order's own error, or by the authorization that failed.
-func (c *Client) orderInvalid(ctx context.Context, d dialect, a *attempt, o *order) error {
-	a.dead = true
-	for _, url := range o.authorizations {
-		az, err := d.authorization(ctx, url)
-		if err != nil {
-			break // the order is lost in any case
-		}
-		if az.status == statusInvalid {
-			return c.authorizationInvalid(az)
-		}
-	}
-	doc := document{detail: "the CA declared the order invalid without a reason"}
-	if o.problem != nil {
-		doc = *o.problem
-	}
-	p := validationProblem(c.cfg.Name, "", "", doc)
-	p.Op = "complete the order"
-	if kind(doc.typ) == "" || kind(doc.typ) == "unauthorized" {
-		p.Advice = "a new order is placed at the next attempt"
-	}
-	return p
 }
 
 // undecided is the error of an order that the time ran out for: nobody's fault yet, to be continued.

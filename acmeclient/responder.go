@@ -2,19 +2,15 @@ package acmeclient
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
-	"net"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,10 +26,11 @@ import (
 // Bounds of challenges and of what strangers can cost us by asking for them.
 const (
 	challengeTTL    = time.Hour
-	positiveTTL     = 10 * time.Second // of an answer read from the store; several vantage points ask for the same one
+	positiveTTL     = 10 * time.Second // of an http-01 answer read from the store; several vantage points ask for the same one
 	negativeTTL     = 2 * time.Second
-	maxLookups      = 4096 // remembered at a time
-	lookupRate      = 50   // store reads per second
+	tlsTTL          = time.Second // of a tls-alpn-01 answer: another order for the name may follow at once
+	maxLookups      = 4096        // remembered at a time
+	lookupRate      = 25          // store reads per second and challenge type
 	lookupTimeout   = 2 * time.Second
 	challengePrefix = "acme/challenges/"
 	httpPrefix      = "/.well-known/acme-challenge/" // RFC 8555 §8.3
@@ -45,9 +42,9 @@ const (
 // Strangers can ask for challenges, too. What is not pending goes the way that it would go without the Responder, and costs at most
 // 50 reads of the store per second, whatever they ask.
 type Responder struct {
-	store   storage.Store
-	log     *zap.Logger
-	lookups *rate.Limiter
+	store                   storage.Store
+	log                     *zap.Logger
+	httpLookups, tlsLookups *rate.Limiter // apart, so that who asks much by one way does not close the other
 
 	// mu guards what follows; never held during I/O.
 	mu      sync.Mutex
@@ -64,50 +61,10 @@ type lookup struct {
 // NewResponder makes a Responder over the store that all nodes share.
 func NewResponder(store storage.Store, logger *zap.Logger) *Responder {
 	return &Responder{
-		store: store, log: logger.Named("challenges"), lookups: rate.NewLimiter(lookupRate, lookupRate),
+		store: store, log: logger.Named("challenges"),
+		httpLookups: rate.NewLimiter(lookupRate, lookupRate), tlsLookups: rate.NewLimiter(lookupRate, lookupRate),
 		pending: map[string]*published{}, looked: map[string]lookup{},
 	}
-}
-
-// published is the answer to one challenge.
-type published struct {
-	object  string
-	record  challengeRecord
-	cert    *tls.Certificate // tls-alpn-01
-	seen    chan struct{}    // closed when somebody has fetched it from this process
-	seeOnce sync.Once
-}
-
-// challengeRecord is the object acme/challenges/<hash>.
-type challengeRecord struct {
-	Type       string    `json:"type"`
-	Identifier string    `json:"identifier"`
-	Token      string    `json:"token"`
-	KeyAuth    string    `json:"key_auth,omitempty"`    // http-01
-	Cert       []byte    `json:"certificate,omitempty"` // tls-alpn-01, DER
-	Key        []byte    `json:"key,omitempty"`         // of Cert, PKCS #8; good for this challenge only
-	Expires    time.Time `json:"expires"`
-}
-
-// newPublished makes the answer to a challenge for the canonical identifier. cert is for tls-alpn-01 only.
-func newPublished(typ, identifier, token, keyAuth string, cert *tls.Certificate) *published {
-	p := &published{
-		record: challengeRecord{Type: typ, Identifier: identifier, Token: token, KeyAuth: keyAuth, Expires: time.Now().Add(challengeTTL).UTC()},
-		cert:   cert, seen: make(chan struct{}),
-	}
-	if typ == ChallengeTLSALPN01 {
-		p.record.KeyAuth = "" // the certificate says it
-		p.object = challengeObject(typ, sniOf(identifier), "")
-	} else {
-		p.object = challengeObject(typ, identifier, token)
-	}
-	return p
-}
-
-// challengeObject returns the object's name, a hash of what the CA will ask by: Host and token, or the server name alone.
-func challengeObject(typ, asked, token string) string {
-	sum := sha256.Sum256([]byte(typ + "\n" + asked + "\n" + token))
-	return challengePrefix + hex.EncodeToString(sum[:16])
 }
 
 // publish makes the answer known to all nodes. When it returns nil, the CA may be told.
@@ -188,7 +145,7 @@ func (r *Responder) HTTP(next http.Handler) http.Handler {
 			next.ServeHTTP(w, req)
 			return
 		}
-		p := r.find(req.Context(), challengeObject(ChallengeHTTP01, hostOf(req.Host), token))
+		p := r.find(req.Context(), ChallengeHTTP01, hostOf(req.Host), token)
 		if p == nil || p.record.Type != ChallengeHTTP01 || p.record.Token != token {
 			next.ServeHTTP(w, req)
 			return
@@ -214,7 +171,7 @@ func (r *Responder) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, e
 	if ctx == nil { // a hello that did not come from crypto/tls
 		ctx = context.Background()
 	}
-	p := r.find(ctx, challengeObject(ChallengeTLSALPN01, sni, ""))
+	p := r.find(ctx, ChallengeTLSALPN01, sni, "")
 	if p == nil || p.cert == nil || sniOf(p.record.Identifier) != sni {
 		return nil, nil
 	}
@@ -224,9 +181,9 @@ func (r *Responder) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, e
 
 func (p *published) fetched() { p.seeOnce.Do(func() { close(p.seen) }) }
 
-// find returns the answer with the object name, nil if there is none or nobody can tell.
-func (r *Responder) find(ctx context.Context, object string) *published {
-	now := time.Now()
+// find returns the answer to what was asked, nil if there is none or nobody can tell.
+func (r *Responder) find(ctx context.Context, typ, asked, token string) *published {
+	object, now := challengeObject(typ, asked, token), time.Now()
 	r.mu.Lock()
 	p := r.pending[object]
 	known, looked := r.looked[object]
@@ -237,20 +194,28 @@ func (r *Responder) find(ctx context.Context, object string) *published {
 	if looked && now.Before(known.until) {
 		return known.answer
 	}
-	if !r.lookups.AllowN(now, 1) {
+	// That there is no tls-alpn-01 answer is not remembered: it has no token that strangers cannot know, so whoever asks for a name every
+	// two seconds would keep its answers from the CA.
+	limiter, found, none := r.httpLookups, positiveTTL, negativeTTL
+	if typ == ChallengeTLSALPN01 {
+		limiter, found, none = r.tlsLookups, tlsTTL, 0
+	}
+	if !limiter.AllowN(now, 1) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	p, err := r.read(ctx, object)
-	ttl := positiveTTL
+	ttl := found
 	if err != nil || !now.Before(p.record.Expires) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			r.log.Warn("look for a challenge", zap.Error(err))
 		}
-		p, ttl = nil, negativeTTL
+		p, ttl = nil, none
 	}
-	r.remember(object, lookup{p, now.Add(ttl)}, now)
+	if ttl > 0 {
+		r.remember(object, lookup{p, now.Add(ttl)}, now)
+	}
 	return p
 }
 
@@ -290,41 +255,4 @@ func (r *Responder) read(ctx context.Context, object string) (*published, error)
 	}
 	p.cert = &tls.Certificate{Certificate: [][]byte{p.record.Cert}, PrivateKey: key}
 	return p, nil
-}
-
-// validToken reports whether a token is one that a CA can have made: RFC 8555 §8.3 "at least 128 bits of entropy … MUST NOT contain any characters outside
-// the base64url alphabet".
-func validToken(token string) bool {
-	return len(token) >= 22 && len(token) <= 128 && isBase64URL(token)
-}
-
-// hostOf returns the canonical host of a Host field, without port.
-func hostOf(host string) string {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	if ip, err := netip.ParseAddr(host); err == nil {
-		return ip.String()
-	}
-	return strings.ToLower(strings.TrimSuffix(host, "."))
-}
-
-// sniOf returns the server name by which a CA asks for an identifier: an address as its reverse-mapping name (RFC 8738 §6).
-func sniOf(identifier string) string {
-	ip, err := netip.ParseAddr(identifier)
-	if err != nil {
-		return identifier
-	}
-	var b strings.Builder
-	if ip.Is4() {
-		for _, octet := range slices.Backward(ip.AsSlice()) {
-			fmt.Fprintf(&b, "%d.", octet)
-		}
-		return b.String() + "in-addr.arpa"
-	}
-	for _, octet := range slices.Backward(ip.AsSlice()) {
-		fmt.Fprintf(&b, "%x.%x.", octet&0xf, octet>>4)
-	}
-	return b.String() + "ip6.arpa"
 }

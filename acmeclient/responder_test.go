@@ -144,11 +144,20 @@ func TestResponder_StrangersCannotHammerTheStore(t *testing.T) {
 		if n := store.Count(storagetest.Get, ""); n > lookupRate {
 			t.Errorf("%d reads at once", n)
 		}
+		before := store.Count(storagetest.Get, "")
+		for range 1000 {
+			if _, err := r.Certificate(&tls.ClientHelloInfo{ServerName: "www.example.com", SupportedProtos: []string{"acme-tls/1"}}); err != nil {
+				t.Error(err)
+			}
+		}
+		if n := store.Count(storagetest.Get, "") - before; n == 0 || n > lookupRate {
+			t.Errorf("%d reads by TLS", n)
+		}
 		time.Sleep(10 * time.Second)
 		for i := range 10_000 {
 			get(h, "GET", "www.example.com", httpPrefix+fmt.Sprintf("%030d", i))
 		}
-		if n := store.Count(storagetest.Get, ""); n > 2*lookupRate {
+		if n := store.Count(storagetest.Get, ""); n > 3*lookupRate {
 			t.Errorf("%d reads at twice", n)
 		}
 		for i := range 2 * maxLookups {
@@ -158,6 +167,20 @@ func TestResponder_StrangersCannotHammerTheStore(t *testing.T) {
 			t.Errorf("%d answers remembered", len(r.looked))
 		}
 	})
+}
+
+// TestResponder_StrangersCannotHideAnAnswer: whoever asked for a name before its answer was published does not keep it from the CA.
+func TestResponder_StrangersCannotHideAnAnswer(t *testing.T) {
+	store := storage.NewMemory()
+	mine, other := NewResponder(store, zaptest.NewLogger(t)), NewResponder(store, zaptest.NewLogger(t))
+	hello := &tls.ClientHelloInfo{ServerName: "www.example.com", SupportedProtos: []string{"acme-tls/1"}}
+	if cert, err := other.Certificate(hello); cert != nil || err != nil {
+		t.Fatalf("certificate %v, error %v", cert, err)
+	}
+	present(t, mine, ChallengeTLSALPN01, "www.example.com")
+	if cert, err := other.Certificate(hello); cert == nil || err != nil {
+		t.Errorf("no answer, error %v", err)
+	}
 }
 
 func TestResponder_StoreThatFailsIsNoAnswer(t *testing.T) {

@@ -34,6 +34,12 @@ type v2 struct {
 
 func (d *v2) protocol() Protocol { return ProtocolV2 }
 
+func (d *v2) with(acct *account) dialect {
+	next := *d
+	next.account = acct
+	return &next
+}
+
 // client makes an acme.Client for one operation. The key id is always preset, since looking it up costs a request and hides errors.
 func (d *v2) client() *acme.Client {
 	c := &acme.Client{

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net"
 	"net/http"
 	"net/url"
@@ -199,9 +198,7 @@ func (w *wire) record(ex *exchange, resp *http.Response, body []byte) {
 	if resp.StatusCode < 400 {
 		return
 	}
-	if ct, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); strings.HasSuffix(ct, "json") {
-		ex.problem, ex.isProblem = parseDocument(body)
-	}
+	ex.problem, ex.isProblem = parseDocument(body) // whatever its Content-Type: CAs differ
 	if ex.isProblem && kind(ex.problem.typ) == "badNonce" {
 		w.metrics.BadNonce(w.ca)
 	}
