@@ -150,11 +150,11 @@ func TestObtain_ObeysRetryAfterForTheAccountAcrossNames(t *testing.T) {
 	if _, err := c.Account(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	p.fail(times(1, problemReply(pathOrder, 429, "rateLimited", "too many new orders (300) from this account in the last 3h0m0s", "Retry-After", "2")))
+	p.fail(times(1, problemReply(pathOrder, 429, "rateLimited", "too many new orders (300) from this account in the last 3h0m0s", "Retry-After", "3")))
 	_, err := c.Obtain(t.Context(), newRequest(t, "a.example.test"))
 	until := problemOf(t, err, ScopeAccount).RetryAt()
-	if d := time.Until(until); d < time.Second || d > 2*time.Second {
-		t.Errorf("retry in %v, the CA said 2 s", d)
+	if d := time.Until(until); d < time.Second || d > 3*time.Second {
+		t.Errorf("retry in %v, the CA said 3 s", d)
 	}
 	other := newClient(t, p, n, store) // another node learns of it by the store
 	before := p.count(pathOrder)

@@ -73,7 +73,7 @@ func (c *Client) Obtain(ctx context.Context, r Request) (*Certificate, error) {
 	if err != nil {
 		return nil, c.failed(ctx, err, names)
 	}
-	c.log.Info("certificate issued", zap.Strings("names", names), zap.String("order", cert.Order), zap.Duration("took", time.Since(a.began)))
+	c.log.Debug("certificate issued", zap.Strings("names", names), zap.String("order", cert.Order), zap.Duration("took", time.Since(a.began)))
 	return cert, nil
 }
 

@@ -91,7 +91,7 @@ func TestWire_TellsACAWhoseCertificateIsNotTrusted(t *testing.T) {
 	if p := problemOf(t, err, ScopeCA); !strings.Contains(p.Advice, "roots") {
 		t.Errorf("problem is %v", p)
 	}
-	if took := time.Since(start); took > 200*time.Millisecond {
+	if took := time.Since(start); took >= time.Second { // the quick tries take 1.25 s
 		t.Errorf("took %v: an untrusted certificate does not become trusted within a second", took)
 	}
 }
