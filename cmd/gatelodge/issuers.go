@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -19,7 +20,11 @@ import (
 // acmeIssuer shows an ACME CA to proxy/certs, which knows no ACME, as acmeclient knows nothing of names and when they are due.
 type acmeIssuer struct {
 	client *acmeclient.Client
-	cfg    config.CA // what the client was built from
+
+	// What the client was built from: with other values a reload builds another.
+	cfg        config.CA
+	challenges []string
+	roots      *x509.CertPool
 }
 
 var _ certs.Issuer = (*acmeIssuer)(nil)
@@ -59,13 +64,10 @@ func (a *acmeIssuers) update(cfg *config.Config) ([]certs.CA, error) {
 	var cas []certs.CA
 	var errs []error
 	for _, ca := range cfg.CAs {
-		issuer := a.byName[ca.Name]
-		if issuer == nil || !reflect.DeepEqual(issuer.cfg, ca) {
-			var err error
-			if issuer, err = a.open(ca, cfg.Issue); err != nil {
-				errs = append(errs, fmt.Errorf("ca %q: %w", ca.Name, err))
-				continue
-			}
+		issuer, err := a.open(ca, cfg.Issue.Challenges)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("ca %q: %w", ca.Name, err))
+			continue
 		}
 		byName[ca.Name] = issuer
 		cas = append(cas, certs.CA{Issuer: issuer, Names: ca.Names})
@@ -77,10 +79,14 @@ func (a *acmeIssuers) update(cfg *config.Config) ([]certs.CA, error) {
 	return cas, nil
 }
 
-func (a *acmeIssuers) open(ca config.CA, issue config.Issue) (*acmeIssuer, error) {
+// open returns the issuer that there is, or a new one if its description or the content of its files changed.
+func (a *acmeIssuers) open(ca config.CA, challenges []string) (*acmeIssuer, error) {
 	roots, err := loadRoots(ca.Roots)
 	if err != nil {
 		return nil, err
+	}
+	if old := a.byName[ca.Name]; old != nil && reflect.DeepEqual(old.cfg, ca) && slices.Equal(old.challenges, challenges) && old.roots.Equal(roots) {
+		return old, nil
 	}
 	client, err := acmeclient.New(acmeclient.Config{
 		Name:       ca.Name,
@@ -89,7 +95,7 @@ func (a *acmeIssuers) open(ca config.CA, issue config.Issue) (*acmeIssuer, error
 		Roots:      roots,
 		Contact:    ca.Contact,
 		AgreeTerms: ca.AgreeTerms,
-		Challenges: issue.Challenges,
+		Challenges: challenges,
 		Store:      a.store,
 		Responder:  a.responder,
 		UserAgent:  "gatelodge/" + version,
@@ -99,7 +105,7 @@ func (a *acmeIssuers) open(ca config.CA, issue config.Issue) (*acmeIssuer, error
 	if err != nil {
 		return nil, err
 	}
-	return &acmeIssuer{client: client, cfg: ca}, nil
+	return &acmeIssuer{client: client, cfg: ca, challenges: challenges, roots: roots}, nil
 }
 
 // loadRoots reads PEM files; none means the system's roots, as a nil pool.
