@@ -12,16 +12,21 @@ import (
 
 // accountView is the account object of RFC 8555 §7.1.2.
 type accountView struct {
-	Status  string          `json:"status"`
-	Contact []string        `json:"contact,omitempty"`
-	Terms   bool            `json:"termsOfServiceAgreed,omitempty"`
-	Orders  string          `json:"orders"`
-	Key     jose.JSONWebKey `json:"key"` // as Boulder shows it
+	Status  string   `json:"status"`
+	Contact []string `json:"contact,omitempty"`
+	Terms   bool     `json:"termsOfServiceAgreed,omitempty"`
+	Orders  string   `json:"orders"`
+
+	// As Boulder shows them too.
+	Key       jose.JSONWebKey `json:"key"`
+	InitialIP string          `json:"initialIp"`
+	CreatedAt time.Time       `json:"createdAt"`
 }
 
 func (c *call) viewAccount(a *account) accountView {
 	return accountView{
-		Status: a.Status, Contact: a.Contact, Terms: a.Terms != "", Key: a.Key,
+		Status: a.Status, Contact: a.Contact, Terms: a.Terms != "",
+		Key: a.Key, InitialIP: a.InitialIP, CreatedAt: a.CreatedAt,
 		Orders: c.base + "/v2/orders/" + formatID(a.ID),
 	}
 }
@@ -58,7 +63,8 @@ func (ca *CA) serveNewAccount(c *call) (*reply, error) {
 		return c.replyKnownAccount(a)
 	}
 	ca.logf("v2 account %d: registered, %s key", a.ID, algorithmFor(&a.Key))
-	return answer(http.StatusCreated, c.viewAccount(a)).with("Location", c.accountURL(a.ID)), nil
+	return answer(http.StatusCreated, c.viewAccount(a)).with("Location", c.accountURL(a.ID)).
+		with("Link", link(c.base+termsPath, "terms-of-service")), nil
 }
 
 func (c *call) replyKnownAccount(a *account) (*reply, error) {
@@ -74,15 +80,20 @@ func (ca *CA) register(c *call, contact []string, terms string) (*account, bool,
 	if err != nil {
 		ip = "127.0.0.1" // a Handler called without a connection, as in httptest
 	}
+	now := time.Now().UTC()
 	a, isNew, err := ca.addAccount(&account{
 		// The key alone: whatever else was in the jwk (kid, use, x5c) is the client's affair.
 		Key: jose.JSONWebKey{Key: c.key.Key}, Status: statusValid, Contact: contact, Terms: terms,
-		InitialIP: ip, CreatedAt: time.Now().UTC(),
+		InitialIP: ip, CreatedAt: now.Truncate(time.Second),
 	})
-	if isNew {
-		ca.stats.account()
+	if err != nil || !isNew {
+		return a, false, err
 	}
-	return a, isNew, err
+	ca.stats.account()
+	// As at Boulder, whose first answer has the fraction of a second that its database does not keep.
+	first := *a
+	first.CreatedAt = now
+	return &first, true, nil
 }
 
 // contactProblem: RFC 8555 §7.3: mailto only, one address each.

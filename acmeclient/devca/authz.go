@@ -33,7 +33,7 @@ func (c *call) challengeURL(z *authorization, ch *challenge) string {
 
 func (c *call) viewChallenge(z *authorization, ch *challenge) challengeView {
 	v := challengeView{Type: ch.kind, URL: c.challengeURL(z, ch), Status: ch.status, Error: ch.err.in(namespaceV2), Token: z.token}
-	if !ch.validated.IsZero() {
+	if ch.status == statusValid {
 		v.Validated = ch.validated.UTC().Format(time.RFC3339)
 	}
 	return v
@@ -43,13 +43,25 @@ func (c *call) viewAuthz(z *authorization) authzView {
 	v := authzView{
 		Identifier: z.ident, Status: z.statusAt(time.Now()), Expires: z.expires.UTC().Format(time.RFC3339), Wildcard: z.wildcard,
 	}
-	for _, ch := range z.challenges {
-		// §7.1.4: of a valid authorization "the challenge that was validated", of an invalid one "the challenge that was attempted".
-		if z.status == statusPending || ch.status != statusPending {
-			v.Challenges = append(v.Challenges, c.viewChallenge(z, ch))
-		}
+	for _, ch := range z.shown() {
+		v.Challenges = append(v.Challenges, c.viewChallenge(z, ch))
 	}
 	return v
+}
+
+// shown are the challenges a client sees. §7.1.4: of a valid authorization "the challenge that was validated", of an invalid one "the challenge that was
+// attempted"; while nothing is decided, all.
+func (z *authorization) shown() []*challenge {
+	var decided []*challenge
+	for _, ch := range z.challenges {
+		if ch.status == statusValid || ch.status == statusInvalid {
+			decided = append(decided, ch)
+		}
+	}
+	if len(decided) == 0 {
+		return z.challenges
+	}
+	return decided
 }
 
 // authzLocked finds the account's authorization.
@@ -140,7 +152,7 @@ func (ca *CA) serveChallenge(c *call) (*reply, error) {
 		if z.statusAt(time.Now()) != statusPending {
 			return nil, malformed("The authorization is %s and cannot be validated any more", z.statusAt(time.Now()))
 		}
-		ca.beginValidationLocked(z, ch, c.acct, "v2")
+		ca.beginValidationLocked(z, ch, c.acct, dialectV2)
 	}
 	a := answer(http.StatusOK, c.viewChallenge(z, ch)).with("Link", link(c.authzURL(z.id), "up"))
 	if ch.status == statusProcessing && ca.cfg.RetryAfter > 0 {
@@ -181,9 +193,9 @@ func (ca *CA) decide(z *authorization, ch *challenge, record []validationRecord,
 	ca.state.mu.Lock()
 	defer ca.state.mu.Unlock()
 	now := time.Now()
-	ch.record = record
+	ch.record, ch.validated = record, now
 	if p == nil {
-		ch.status, ch.validated = statusValid, now
+		ch.status = statusValid
 	} else {
 		ch.status, ch.err = statusInvalid, p
 	}

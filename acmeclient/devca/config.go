@@ -17,6 +17,12 @@ type Config struct {
 	// Dir keeps root, intermediate, accounts and issued certificates over a restart. It is made if missing (0700). Empty means memory only.
 	Dir string
 
+	// Protocols says which versions of ACME are spoken, and where. Empty means ProtocolsV2.
+	Protocols Protocols
+
+	// V1 are the switches by which Let's Encrypt took its v1 service down; CA.SetV1 changes them later.
+	V1 V1Switches
+
 	// Addr is where to listen, on loopback only; anything else is an error. Empty means 127.0.0.1:0. Port 0 is a free port, with a Dir the one
 	// of the last start if it is still free, so that account URLs stay true.
 	Addr string
@@ -40,7 +46,8 @@ type Config struct {
 	// ReuseAuthorizations hands out an account's valid authorization of a name again. Off, every order is validated anew.
 	ReuseAuthorizations bool
 
-	// ProcessingTime is how long an order stays in "processing" after finalize. Zero: finalize answers with the valid order.
+	// ProcessingTime is how long an order stays in "processing" after finalize. Zero: finalize answers with the valid order. Over v1 it is how
+	// long new-cert's Location answers 202; zero: new-cert answers with the certificate, as Boulder always did.
 	ProcessingTime time.Duration
 
 	// RetryAfter is sent with orders in processing and authorizations under validation, in whole seconds. Zero: not sent.
@@ -53,11 +60,50 @@ type Config struct {
 	// Dial replaces net.Dialer for validation; tests in a synctest bubble return a net.Pipe. It gets HTTPAddr, TLSAddr or DNSAddr as address.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
+	// Policy refuses names by an error, whose text the client is told. Nil refuses nothing.
+	Policy func(name string) error
+
+	// RateLimit is asked before newOrder and, over v1, before a new authorization (new-authz) and new-cert; a limit makes the answer 429. Nil: no limit.
+	RateLimit func(endpoint string, names []string) *Limit
+
 	// Fault is called before each endpoint with its name as Stats counts it (newOrder, finalize, ...) and reports whether it has answered.
 	Fault func(w http.ResponseWriter, r *http.Request, endpoint string) bool
 
 	// Log receives one readable line for each account, order, authorization and certificate. Nothing secret. Nil: no log.
 	Log io.Writer
+}
+
+// Limit is a rate limit that was hit.
+type Limit struct {
+	Detail     string
+	RetryAfter time.Duration // zero: not sent, as over v1
+}
+
+// Protocols are the versions a CA speaks.
+type Protocols string
+
+const (
+	// ProtocolsV2 is RFC 8555 alone.
+	ProtocolsV2 Protocols = "v2"
+
+	// ProtocolsV1 is Let's Encrypt's protocol before the RFC alone. CA.Upgrade turns the same directory URL into v2's, as some CAs did.
+	ProtocolsV1 Protocols = "v1"
+
+	// ProtocolsBeside is v1 at DirectoryURLV1, for ever, and nothing (404) at DirectoryURL until CA.Upgrade, as Let's Encrypt did.
+	ProtocolsBeside Protocols = "beside"
+)
+
+// V1Switches are the steps of v1's end at Let's Encrypt. They do not touch v2.
+type V1Switches struct {
+	// NoNewRegistrations: new-reg of an unknown key is 403 unauthorized (November 2019).
+	NoNewRegistrations bool
+
+	// NoNewNames: new-authz of a name that the account has no certificate for is 403 unauthorized (June 2020).
+	NoNewNames bool
+
+	// Brownout is the detail of a problem document that answers every request over v1 with 403 serverInternal, the directory included, without a
+	// nonce and without a status member (2021). Empty: no brownout.
+	Brownout string
 }
 
 // Profile is one kind of certificate on offer.
@@ -80,6 +126,9 @@ const (
 )
 
 func (c Config) withDefaults() Config {
+	if c.Protocols == "" {
+		c.Protocols = ProtocolsV2
+	}
 	if c.Addr == "" {
 		c.Addr = "127.0.0.1:0"
 	}
@@ -106,6 +155,11 @@ func (c Config) check() error {
 		if _, err := resolveLoopback(a.addr); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", a.what, err))
 		}
+	}
+	switch c.Protocols {
+	case ProtocolsV2, ProtocolsV1, ProtocolsBeside:
+	default:
+		errs = append(errs, fmt.Errorf("protocols %q: want %s, %s or %s", c.Protocols, ProtocolsV2, ProtocolsV1, ProtocolsBeside))
 	}
 	// An X.509 time has whole seconds, so a shorter life would end as it begins.
 	if c.Lifetime < 2*time.Second {

@@ -32,7 +32,9 @@ type CA struct {
 	endpoints []endpoint
 	paths     paths
 	targets   atomic.Pointer[targets]
-	logMu     sync.Mutex // one line at a time
+	switches  atomic.Pointer[V1Switches]
+	upgraded  atomic.Bool // v2 has come to a CA that began with v1
+	logMu     sync.Mutex  // one line at a time
 
 	// background is what validations and delayed issuances run under; stop ends it and done waits for them.
 	background context.Context
@@ -46,8 +48,18 @@ type CA struct {
 	serving  tls.Certificate // the CA's own, renewed by serverCertificate
 }
 
-// paths are where the directories are.
-type paths struct{ v2 string }
+// paths are where the directories are; v1 is empty if there is none.
+type paths struct{ v1, v2 string }
+
+func pathsOf(p Protocols) paths {
+	switch p {
+	case ProtocolsV1:
+		return paths{v1: "/directory", v2: "/directory"}
+	case ProtocolsBeside:
+		return paths{v1: "/directory", v2: "/v2/directory"}
+	}
+	return paths{v2: "/directory"}
+}
 
 // New makes or, from Config.Dir, loads a CA. It does not listen yet: Handler works at once, Start serves it.
 func New(cfg Config) (*CA, error) {
@@ -55,8 +67,12 @@ func New(cfg Config) (*CA, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("configure devca: %w", err)
 	}
-	ca := &CA{cfg: cfg, nonces: newNonces(), stats: newCounters(), paths: paths{v2: "/directory"}}
-	ca.endpoints = append(endpointsV2(), endpoint{endpointDirectory, ca.paths.v2, get, unsigned, (*CA).serveDirectory})
+	ca := &CA{cfg: cfg, nonces: newNonces(), stats: newCounters(), paths: pathsOf(cfg.Protocols)}
+	ca.endpoints = append(endpointsV2(), endpointsV1()...)
+	ca.endpoints = append(ca.endpoints,
+		endpoint{dialectV1, endpointDirectory, ca.paths.v1, get, unsigned, (*CA).serveDirectoryV1},
+		endpoint{dialectV2, endpointDirectory, ca.paths.v2, get, unsigned, (*CA).serveDirectory})
+	ca.SetV1(cfg.V1)
 	if err := ca.SetTargets(cfg.HTTPAddr, cfg.TLSAddr); err != nil {
 		return nil, fmt.Errorf("configure devca: %w", err)
 	}
@@ -85,6 +101,17 @@ func (ca *CA) SetTargets(httpAddr, tlsAddr string) error {
 	}
 	ca.targets.Store(t)
 	return nil
+}
+
+// SetV1 throws the switches of v1's end.
+func (ca *CA) SetV1(s V1Switches) { ca.switches.Store(&s) }
+
+// Upgrade brings v2 to a CA that began with v1: at the same URL or beside it, as Config.Protocols says. There is no way back, and a CA that speaks v2
+// already stays as it is.
+func (ca *CA) Upgrade() {
+	if ca.cfg.Protocols != ProtocolsV2 && !ca.upgraded.Swap(true) {
+		ca.logf("v2 is served from now on")
+	}
 }
 
 // Handler is the whole CA as a handler, for tests that wrap faults around it or serve it themselves.
@@ -187,8 +214,16 @@ func (ca *CA) work(f func(context.Context)) bool {
 	return true
 }
 
-// DirectoryURL is the address of the v2 directory. Empty before Start.
+// DirectoryURL is the address of the v2 directory, or of the one that becomes it by Upgrade. Empty before Start.
 func (ca *CA) DirectoryURL() string { return ca.url(ca.paths.v2) }
+
+// DirectoryURLV1 is the address of the v1 directory. Empty before Start and if there is none.
+func (ca *CA) DirectoryURLV1() string {
+	if ca.paths.v1 == "" {
+		return ""
+	}
+	return ca.url(ca.paths.v1)
+}
 
 func (ca *CA) url(path string) string {
 	ca.mu.Lock()

@@ -110,7 +110,7 @@ func (ca *CA) finish(o *order, csr *x509.CertificateRequest) {
 		ca.logf("v2 account %d order %d: issuing for %s: %v", o.account, o.id, describe(o.names), err)
 		return
 	}
-	ca.logIssued("v2", cert)
+	ca.logIssued(dialectV2, cert)
 }
 
 func (ca *CA) logIssued(dialect string, cert *certificate) {
@@ -134,6 +134,7 @@ func (ca *CA) issue(acct, order int64, names []identifier, pub crypto.PublicKey,
 	}
 	cert := &certificate{
 		Serial: serialString(leaf), Account: acct, Order: order, Names: names, DER: leaf.Raw, Chain: ca.authority.chain(leaf.Raw),
+		IssuedAt: time.Now().UTC(),
 	}
 	if err := ca.changeCertificate(cert, nil); err != nil {
 		return nil, err

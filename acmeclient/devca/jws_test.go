@@ -187,17 +187,22 @@ func TestNewAccount_RefusesWeakAndPrivateKeys(t *testing.T) {
 	}
 }
 
-// FuzzServe throws bytes at every signed endpoint: it must answer with a problem document and a nonce, and change nothing.
+// FuzzServe throws bytes at the signed endpoints of both dialects: they must answer with a problem document and a nonce, and change nothing.
 func FuzzServe(f *testing.F) {
-	ca := quietCA(f, Config{})
+	ca := quietCA(f, Config{Protocols: ProtocolsBeside})
+	ca.Upgrade()
 	p := newPoster(f, ca)
-	paths := []string{"/v2/new-acct", "/v2/new-order", "/v2/acct/1", "/v2/revoke-cert", "/v2/key-change", "/v2/finalize/1"}
+	paths := []string{"/v2/new-acct", "/v2/new-order", "/v2/acct/1", "/v2/revoke-cert", "/v2/key-change", "/v2/finalize/1",
+		"/acme/new-reg", "/acme/reg/1", "/acme/revoke-cert", "/acme/key-change"}
 	good := encodeJSON(f, signWith(f, p.key, p.protected(testBase+"/v2/new-order"), []byte(`{}`)))
 	f.Add(0, good)
 	f.Add(1, good)
 	f.Add(4, []byte(`{"protected":"e30","payload":"","signature":""}`))
 	f.Add(2, []byte(`{"protected":"`+base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256","jwk":{"kty":"EC"},"crit":["b64"]}`))+`","payload":"","signature":"AA"}`))
 	f.Add(3, []byte(`{"signatures":[{}],"payload":"x"}`))
+	f.Add(6, good)
+	f.Add(7, []byte("eyJhbGciOiJIUzI1NiJ9.e30.AAAA"))
+	f.Add(8, []byte(`{"payload":"e30","header":{"alg":"ES256"},"signatures":[{"signature":"AA"},{"signature":"AA"}]}`))
 	f.Fuzz(func(t *testing.T, which int, body []byte) {
 		path := paths[uint(which)%uint(len(paths))]
 		r := httptest.NewRequest(http.MethodPost, testBase+path, strings.NewReader(string(body)))

@@ -1,6 +1,7 @@
 package devca
 
 import (
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -22,55 +23,59 @@ func canonicalName(n identifier, wildcards bool) (identifier, *problem) {
 		n.Value = strings.ToLower(n.Value)
 		base, wild := cutWildcard(n.Value)
 		if wild && !wildcards {
-			return n, newProblem(400, "rejectedIdentifier", "%q is a wildcard and needs dns-01, which this CA does not offer", n.Value)
+			return n, rejected("Cannot issue for %q: a wildcard needs dns-01, which this CA does not offer", n.Value)
 		}
-		if why := dnsNameFault(base); why != "" {
-			return n, newProblem(400, "rejectedIdentifier", "%q %s", n.Value, why)
+		if fault := dnsNameFault(base); fault != "" {
+			return n, rejected("Cannot issue for %q: %s", n.Value, fault)
 		}
 		return n, nil
 	}
-	return n, newProblem(400, "unsupportedIdentifier", "Identifiers of type %q are not supported", n.Type)
+	return n, newProblem(http.StatusBadRequest, "unsupportedIdentifier", "Identifiers of type %q are not supported", n.Type)
 }
 
-// dnsNameFault is the syntax of a host name (RFC 1123 §2.1). Of single labels only localhost is accepted.
+func rejected(format string, args ...any) *problem {
+	return newProblem(http.StatusBadRequest, "rejectedIdentifier", format, args...)
+}
+
+// maxLabels is Boulder's.
+const maxLabels = 10
+
+// dnsNameFault is the syntax of a host name (RFC 1123 §2.1), in Boulder's words. Of single labels only localhost is accepted.
 func dnsNameFault(name string) string {
-	if len(name) > 253 {
-		return "is longer than 253 characters"
-	}
-	if _, err := netip.ParseAddr(name); err == nil {
-		return "is an IP address in an identifier of type dns"
+	if name == "localhost" {
+		return ""
 	}
 	labels := strings.Split(name, ".")
-	if len(labels) < 2 && name != "localhost" {
-		return "has only one label"
+	_, notIP := netip.ParseAddr(name)
+	switch {
+	case strings.HasSuffix(name, "."):
+		return "Domain name ends in a dot"
+	case len(name) > 253:
+		return "Domain name is longer than 253 bytes"
+	case notIP == nil:
+		return "The ACME server can not issue a certificate for an IP address"
+	case len(labels) > maxLabels:
+		return "Domain name has more than 10 labels (parts)"
+	case len(labels) < 2:
+		return "Domain name needs at least one dot"
+	case strings.Trim(labels[len(labels)-1], "0123456789") == "":
+		return "Domain name does not end with a valid public suffix (TLD)"
 	}
 	for _, l := range labels {
-		if fault := labelFault(l); fault != "" {
-			return fault
+		switch {
+		case l == "":
+			return "Domain name can not have two dots in a row"
+		case len(l) > 63:
+			return "Domain has a label (component between dots) longer than 63 bytes"
+		case l[0] == '-' || l[len(l)-1] == '-' || strings.IndexFunc(l, notLDH) >= 0:
+			return "Domain name contains an invalid character"
 		}
-	}
-	if last := labels[len(labels)-1]; strings.Trim(last, "0123456789") == "" {
-		return "ends in a numeric label"
 	}
 	return ""
 }
 
-func labelFault(l string) string {
-	switch {
-	case l == "":
-		return "has an empty label"
-	case len(l) > 63:
-		return "has a label of more than 63 characters"
-	case l[0] == '-' || l[len(l)-1] == '-':
-		return "has a label that begins or ends with a hyphen"
-	}
-	for i := range len(l) {
-		if ch := l[i]; (ch < 'a' || ch > 'z') && (ch < '0' || ch > '9') && ch != '-' {
-			return "has a character that host names do not have"
-		}
-	}
-	return ""
-}
+// notLDH reports whether a character is not a letter, digit or hyphen.
+func notLDH(c rune) bool { return (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' }
 
 // canonicalNames does all of an order's names. RFC 8555 §6.7.1: with several at fault, each has its subproblem.
 func canonicalNames(names []identifier, wildcards bool) ([]identifier, error) {
@@ -100,7 +105,7 @@ func canonicalNames(names []identifier, wildcards bool) ([]identifier, error) {
 		bad[0].Identifier = nil
 		return nil, &bad[0]
 	}
-	p := newProblem(400, bad[0].Type, "%d identifiers are refused", len(bad))
+	p := newProblem(http.StatusBadRequest, bad[0].Type, "%d identifiers are refused", len(bad))
 	p.Subproblems = bad
 	return nil, p
 }

@@ -73,6 +73,9 @@ func (ca *CA) serveNewOrder(c *call) (*reply, error) {
 	if len(kinds) == 0 {
 		return nil, errors.New("no way to validate: neither HTTPAddr, TLSAddr nor DNSAddr is set")
 	}
+	if err := ca.allowed("newOrder", names); err != nil {
+		return nil, err
+	}
 	o, a, err := ca.makeOrder(c, &order{names: names, profile: req.Profile, replaces: req.Replaces}, kinds)
 	if err != nil {
 		return nil, err
@@ -143,4 +146,31 @@ func (ca *CA) serveOrder(c *call) (*reply, error) {
 		return nil, err
 	}
 	return ca.replyOrderLocked(c, http.StatusOK, o), nil
+}
+
+// allowed asks the configuration about names and limits.
+func (ca *CA) allowed(endpoint string, names []identifier) error {
+	var values []string
+	for _, n := range names {
+		values = append(values, n.Value)
+	}
+	if ca.cfg.Policy != nil {
+		for _, v := range values {
+			if err := ca.cfg.Policy(v); err != nil {
+				return rejected("%v", err)
+			}
+		}
+	}
+	if ca.cfg.RateLimit == nil {
+		return nil
+	}
+	l := ca.cfg.RateLimit(endpoint, values)
+	if l == nil {
+		return nil
+	}
+	p := newProblem(http.StatusTooManyRequests, "rateLimited", "%s", l.Detail)
+	if l.RetryAfter > 0 {
+		p.with("Retry-After", retryAfter(l.RetryAfter))
+	}
+	return p
 }

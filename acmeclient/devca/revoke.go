@@ -78,8 +78,7 @@ func (ca *CA) revoke(cert *certificate, reason int, already *problem) error {
 // mayRevoke: the account that issued, the certificate's key, or "an account that holds authorizations for all of the identifiers in the certificate".
 func (ca *CA) mayRevoke(c *call, cert *certificate, leaf *x509.Certificate) bool {
 	if c.acct == nil {
-		pub, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-		return ok && pub.Equal(c.key.Key)
+		return publicKeyIs(leaf.PublicKey, c.key.Key)
 	}
 	if c.acct.ID == cert.Account {
 		return true
@@ -100,4 +99,9 @@ func (c *call) signer() string {
 		return "none (certificate key)"
 	}
 	return formatID(c.acct.ID)
+}
+
+func publicKeyIs(a, b crypto.PublicKey) bool {
+	pub, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && pub.Equal(b)
 }

@@ -46,8 +46,9 @@ func (a *reply) with(key, value string) *reply {
 
 func link(url, rel string) string { return fmt.Sprintf("<%s>;rel=%q", url, rel) }
 
-// endpoint is one resource. A path that ends in "/" is followed by an id.
+// endpoint is one resource of one dialect. A path that ends in "/" is followed by an id.
 type endpoint struct {
+	dialect string
 	name    string
 	path    string
 	methods []string
@@ -63,19 +64,19 @@ var (
 // endpointsV2 are the resources of RFC 8555 §7.1 but the directory, whose address depends on the configuration.
 func endpointsV2() []endpoint {
 	return []endpoint{
-		{"newNonce", "/v2/new-nonce", get, unsigned, (*CA).serveNewNonce},
-		{"newAccount", "/v2/new-acct", post, byJWK, (*CA).serveNewAccount},
-		{"account", "/v2/acct/", post, byKID, (*CA).serveAccount},
-		{"orders", "/v2/orders/", post, byKID, (*CA).serveOrders},
-		{"newOrder", "/v2/new-order", post, byKID, (*CA).serveNewOrder},
-		{"order", "/v2/order/", post, byKID, (*CA).serveOrder},
-		{"authorization", "/v2/authz/", post, byKID, (*CA).serveAuthorization},
-		{"challenge", "/v2/chall/", post, byKID, (*CA).serveChallenge},
-		{"finalize", "/v2/finalize/", post, byKID, (*CA).serveFinalize},
-		{"certificate", "/v2/cert/", post, byKID, (*CA).serveCertificate},
-		{"revokeCert", "/v2/revoke-cert", post, byEither, (*CA).serveRevoke},
-		{"keyChange", "/v2/key-change", post, byKID, (*CA).serveKeyChange},
-		{"renewalInfo", "/v2/renewal-info/", get, unsigned, (*CA).serveRenewalInfo},
+		{dialectV2, "newNonce", "/v2/new-nonce", get, unsigned, (*CA).serveNewNonce},
+		{dialectV2, "newAccount", "/v2/new-acct", post, byJWK, (*CA).serveNewAccount},
+		{dialectV2, "account", "/v2/acct/", post, byKID, (*CA).serveAccount},
+		{dialectV2, "orders", "/v2/orders/", post, byKID, (*CA).serveOrders},
+		{dialectV2, "newOrder", "/v2/new-order", post, byKID, (*CA).serveNewOrder},
+		{dialectV2, "order", "/v2/order/", post, byKID, (*CA).serveOrder},
+		{dialectV2, "authorization", "/v2/authz/", post, byKID, (*CA).serveAuthorization},
+		{dialectV2, "challenge", "/v2/chall/", post, byKID, (*CA).serveChallenge},
+		{dialectV2, "finalize", "/v2/finalize/", post, byKID, (*CA).serveFinalize},
+		{dialectV2, "certificate", "/v2/cert/", post, byKID, (*CA).serveCertificate},
+		{dialectV2, "revokeCert", "/v2/revoke-cert", post, byEither, (*CA).serveRevoke},
+		{dialectV2, "keyChange", "/v2/key-change", post, byKID, (*CA).serveKeyChange},
+		{dialectV2, "renewalInfo", "/v2/renewal-info/", get, unsigned, (*CA).serveRenewalInfo},
 	}
 }
 
@@ -87,6 +88,20 @@ func (e *endpoint) matches(path string) (id string, ok bool) {
 	return id, ok && id != ""
 }
 
+// The dialects, as the log names them.
+const (
+	dialectV1 = "v1"
+	dialectV2 = "v2"
+)
+
+// speaks reports whether an endpoint is there now. What v1 has begun can be finished after an upgrade.
+func (ca *CA) speaks(e *endpoint) bool {
+	if e.dialect == dialectV1 {
+		return ca.cfg.Protocols != ProtocolsV2 && (e.name != endpointDirectory || ca.cfg.Protocols == ProtocolsBeside || !ca.upgraded.Load())
+	}
+	return ca.cfg.Protocols == ProtocolsV2 || ca.upgraded.Load()
+}
+
 // ServeHTTP finds the endpoint, lets Config.Fault go first, and answers.
 func (ca *CA) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == termsPath {
@@ -95,12 +110,16 @@ func (ca *CA) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	for i := range ca.endpoints {
 		e := &ca.endpoints[i]
-		if id, ok := e.matches(r.URL.Path); ok {
+		if id, ok := e.matches(r.URL.Path); ok && ca.speaks(e) {
 			ca.stats.request(e.name)
 			if ca.cfg.Fault != nil && ca.cfg.Fault(w, r, e.name) {
 				return
 			}
-			ca.serveV2(w, r, e, id)
+			if e.dialect == dialectV1 {
+				ca.serveV1(w, r, e, id)
+			} else {
+				ca.serveV2(w, r, e, id)
+			}
 			return
 		}
 	}

@@ -110,7 +110,7 @@ func rawSignature(t testing.TB, key crypto.Signer, input string) []byte {
 	digest.Write([]byte(input))
 	der, err := key.Sign(rand.Reader, digest.Sum(nil), crypto.SHA256)
 	must(t, err)
-	return ecdsaFixed(t, der)
+	return ecdsaFixed(t, der, 64)
 }
 
 func encodeJSON(t testing.TB, v any) []byte {
@@ -175,14 +175,14 @@ func (r response) want(t testing.TB, status int, kind string) {
 	}
 }
 
-// ecdsaFixed turns an ASN.1 signature into the fixed-size one of JWS (RFC 7518 §3.4), for P-256.
-func ecdsaFixed(t testing.TB, der []byte) []byte {
+// ecdsaFixed turns an ASN.1 signature into the fixed-size one of JWS (RFC 7518 §3.4).
+func ecdsaFixed(t testing.TB, der []byte, size int) []byte {
 	t.Helper()
 	var sig struct{ R, S *big.Int }
 	_, err := asn1.Unmarshal(der, &sig)
 	must(t, err)
-	out := make([]byte, 64)
-	sig.R.FillBytes(out[:32])
-	sig.S.FillBytes(out[32:])
+	out := make([]byte, size)
+	sig.R.FillBytes(out[:size/2])
+	sig.S.FillBytes(out[size/2:])
 	return out
 }

@@ -40,7 +40,7 @@ type account struct {
 	ID        int64           `json:"id"`
 	Key       jose.JSONWebKey `json:"key"`
 	Status    string          `json:"status"`
-	Contact   []string        `json:"contact,omitempty"`
+	Contact   []string        `json:"contact"`         // over v1 an emptied list differs from none
 	Terms     string          `json:"terms,omitempty"` // the URL agreed to
 	InitialIP string          `json:"initialIp"`
 	CreatedAt time.Time       `json:"createdAt"`
@@ -55,6 +55,7 @@ type certificate struct {
 	DER     []byte       `json:"der"`
 	Chain   string       `json:"chain"` // PEM, leaf first
 
+	IssuedAt  time.Time `json:"issuedAt"`
 	RevokedAt time.Time `json:"revokedAt,omitzero"`
 	Reason    int       `json:"reason,omitempty"`
 
@@ -64,11 +65,11 @@ type certificate struct {
 
 type challenge struct {
 	id        string
-	kind      string
+	kind      string // http-01, ...
 	status    string
 	err       *problem
-	validated time.Time
-	record    []validationRecord // how it was validated, for v1
+	validated time.Time          // when it was decided, either way
+	record    []validationRecord // what was connected to, for v1
 	answered  string             // the key authorization, for v1
 }
 

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 // The challenge types.
@@ -154,24 +155,28 @@ func (ca *CA) validateHTTP(ctx context.Context, v validation) ([]validationRecor
 	req.Header.Set("User-Agent", "devca validation")
 	resp, err := client.Do(req)
 	if err != nil {
-		return trail.records(u.String()), connectionProblem("fetch "+u.String(), err)
+		return trail.records(u.String()), connectionProblem("Fetching "+u.String(), err)
 	}
 	defer resp.Body.Close()
-	return trail.records(u.String()), checkHTTPAnswer(resp, u.String(), v.keyAuth)
+	records := trail.records(u.String())
+	return records, checkHTTPAnswer(resp, records, v.keyAuth)
 }
 
-func checkHTTPAnswer(resp *http.Response, u, keyAuth string) *problem {
+// checkHTTPAnswer speaks Boulder's words.
+func checkHTTPAnswer(resp *http.Response, records []validationRecord, keyAuth string) *problem {
+	u := resp.Request.URL.String()
 	if resp.StatusCode != http.StatusOK {
-		return unauthorized("Invalid response from %s: %d", u, resp.StatusCode)
+		last := records[len(records)-1] // there was an answer, so there was a connection
+		return unauthorized("Invalid response from %s [%s]: %d", u, last.Used, resp.StatusCode)
 	}
 	// Some more than the key authorization, so that a longer body is seen to be wrong and no body can fill the memory.
 	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(len(keyAuth))+128))
 	if err != nil {
-		return connectionProblem("read "+u, err)
+		return connectionProblem("Fetching "+u, err)
 	}
 	// "The server SHOULD ignore whitespace characters at the end of the body."
 	if got := strings.TrimRight(string(body), " \t\r\n"); subtle.ConstantTimeCompare([]byte(got), []byte(keyAuth)) != 1 {
-		return unauthorized("The file at %s is not the key authorization: it begins %q", u, shorten(got))
+		return unauthorized("The key authorization file from the server did not match this challenge %q != %q", keyAuth, shorten(got))
 	}
 	return nil
 }
@@ -265,11 +270,21 @@ func checkALPNCertificate(cs tls.ConnectionState, v validation) *problem {
 			return unauthorized("The acmeIdentifier extension is not critical")
 		}
 		if subtle.ConstantTimeCompare(ext.Value, want) != 1 {
-			return unauthorized("The acmeIdentifier extension is not the key authorization's digest")
+			return unauthorized("Incorrect validation certificate for tls-alpn-01 challenge. Expected acmeValidationV1 extension value %x for this challenge but got %x",
+				sum, octets(ext.Value))
 		}
 		return nil
 	}
 	return unauthorized("The challenge certificate has no acmeIdentifier extension")
+}
+
+// octets unwraps an OCTET STRING; what is none is shown as it is.
+func octets(der []byte) []byte {
+	var content []byte
+	if rest, err := asn1.Unmarshal(der, &content); err != nil || len(rest) > 0 {
+		return der
+	}
+	return content
 }
 
 // reverseName is the SNI for an address (RFC 8738 §6): its name below in-addr.arpa or ip6.arpa.
@@ -296,7 +311,6 @@ func reverseName(addr string) string {
 
 // validateDNS: RFC 8555 §8.4, asking DNSAddr alone.
 func (ca *CA) validateDNS(ctx context.Context, v validation) ([]validationRecord, *problem) {
-	records := []validationRecord{{Hostname: v.ident.Value}}
 	to := ca.targets.Load().dns
 	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return ca.cfg.Dial(ctx, network, to)
@@ -304,14 +318,22 @@ func (ca *CA) validateDNS(ctx context.Context, v validation) ([]validationRecord
 	name := "_acme-challenge." + v.ident.Value
 	// The final dot keeps the machine's search list out of it.
 	texts, err := resolver.LookupTXT(ctx, name+".")
-	if err != nil {
-		return records, newProblem(http.StatusBadRequest, "dns", "DNS problem: looking up TXT for %s: %s", name, dnsFault(err))
+	var none *net.DNSError
+	switch {
+	case errors.As(err, &none) && none.IsNotFound, err == nil && len(texts) == 0:
+		return nil, unauthorized("No TXT record found at %s", name)
+	case err != nil:
+		return nil, newProblem(http.StatusBadRequest, "dns", "DNS problem: looking up TXT for %s: %s", name, dnsFault(err))
 	}
 	sum := sha256.Sum256([]byte(v.keyAuth))
 	if !slices.Contains(texts, base64.RawURLEncoding.EncodeToString(sum[:])) {
-		return records, unauthorized("None of the %d TXT records at %s is the key authorization's digest", len(texts), name)
+		more := ""
+		if len(texts) > 1 {
+			more = fmt.Sprintf(" (and %d more)", len(texts)-1)
+		}
+		return nil, unauthorized("Incorrect TXT record %q%s found at %s", shorten(texts[0]), more, name)
 	}
-	return records, nil
+	return []validationRecord{{Hostname: v.ident.Value}}, nil
 }
 
 func dnsFault(err error) string {
@@ -331,7 +353,14 @@ func connectionProblem(doing string, err error) *problem {
 	if isTLS(err) {
 		return tlsProblem(err)
 	}
-	return newProblem(http.StatusBadRequest, "connection", "%s: %v", doing, err)
+	why := err.Error()
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		why = "Connection refused"
+	case errors.Is(err, context.DeadlineExceeded):
+		why = "Timeout"
+	}
+	return newProblem(http.StatusBadRequest, "connection", "%s: %s", doing, why)
 }
 
 // isTLS reports whether a handshake failed by TLS's own rules: an alert of either side, or an answer that is no TLS.
@@ -348,5 +377,5 @@ func tlsProblem(err error) *problem {
 	if !isTLS(err) && (errors.As(err, &op) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF)) {
 		kind = "connection"
 	}
-	return newProblem(http.StatusBadRequest, kind, "TLS handshake: %v", err)
+	return newProblem(http.StatusBadRequest, kind, "%v", err)
 }
