@@ -441,24 +441,31 @@ func TestObtain_ForgetsAnOrderThatFailed(t *testing.T) {
 	}
 }
 
-// TestObtain_TellsWhyAnOrderFailedThatAPredecessorBegan: the reason of a validation that failed after a crash is not lost.
-func TestObtain_TellsWhyAnOrderFailedThatAPredecessorBegan(t *testing.T) {
+// TestObtain_StartsOverOnceWhenAPredecessorsOrderFailed: the CA looked while nobody was there to answer, which says nothing of the name. If it fails again,
+// the reason is told.
+func TestObtain_StartsOverOnceWhenAPredecessorsOrderFailed(t *testing.T) {
 	c, p, n, store := setup(t, pebbleOptions{})
 	n.http.Close()
 	n.tls.Close()
+	orders := p.orders()
 	ctx, crash := context.WithCancel(t.Context())
-	p.rewrite(func(r *http.Request, resp *httptest.ResponseRecorder) {
+	p.fail(func(_ http.ResponseWriter, r *http.Request) bool {
 		if strings.HasPrefix(r.URL.Path, pathChallenge) {
-			crash()
+			defer crash() // once the CA has been told
 		}
+		return false
 	})
 	r := newRequest(t, "www.example.test")
 	if _, err := c.Obtain(ctx, r); err == nil {
 		t.Fatal("no error of the one that crashes")
 	}
+	p.fail()
 	_, err := newClient(t, p, n, store).Obtain(t.Context(), r)
-	if problem := problemOf(t, err, ScopeName); problem.Op != "validate tls-alpn-01" || !strings.Contains(problem.Detail, "Failed to connect") {
+	if problem := problemOf(t, err, ScopeName); !strings.HasPrefix(problem.Op, "validate ") || kind(problem.Type) != "connection" {
 		t.Errorf("problem is %+v", problem)
+	}
+	if got := orders.get(); got != 2 {
+		t.Errorf("%d orders; wanted the predecessor's and one more", got)
 	}
 }
 

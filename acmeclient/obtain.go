@@ -45,6 +45,7 @@ type attempt struct {
 	object  string    // where the order in progress is stored
 	began   time.Time // for the pace
 	placed  time.Time // when the order was placed, now or by a predecessor
+	resumed bool      // the order was placed by a predecessor, or by an earlier call
 	dead    bool      // the order cannot be continued
 
 	finalized int // how often the CSR was sent
@@ -84,6 +85,9 @@ func (c *Client) issue(ctx context.Context, a *attempt) (*Certificate, error) {
 		return nil, err
 	}
 	cert, err := c.complete(ctx, d, a, o)
+	if a.dead && a.resumed { // the CA may have looked while nobody was there to answer: that says nothing of the name
+		cert, err = c.startOver(ctx, d, a)
+	}
 	if err == nil || a.dead {
 		c.orders.forget(ctx, a.object)
 	}
@@ -91,6 +95,20 @@ func (c *Client) issue(ctx context.Context, a *attempt) (*Certificate, error) {
 		err = c.undecided(ctx, a, err)
 	}
 	return cert, err
+}
+
+// startOver places a new order where a resumed one turned out to be lost.
+func (c *Client) startOver(ctx context.Context, d dialect, a *attempt) (*Certificate, error) {
+	c.orders.forget(ctx, a.object)
+	a.resumed, a.dead = false, false
+	if err := c.limits.check(ctx, a.names); err != nil {
+		return nil, err
+	}
+	d, o, err := c.begin(ctx, d, a)
+	if err != nil {
+		return nil, err
+	}
+	return c.complete(ctx, d, a, o)
 }
 
 // resumeOrBegin returns the order in progress, or places a new one unless the CA has told us not to.
@@ -129,6 +147,7 @@ func (c *Client) resume(ctx context.Context, d dialect, a *attempt, record *orde
 		err := d.refresh(ctx, o)
 		switch {
 		case err == nil && o.status != statusExpired && o.status != statusDeactivated && o.status != statusRevoked:
+			a.resumed = true
 			c.log.Info("order continued", zap.Strings("names", a.names), zap.String("order", o.url), zap.String("status", o.status))
 			return o, c.orders.resave(ctx, a.object)
 		case err != nil && !isGone(err):
