@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -267,7 +268,10 @@ func (ca *CA) serverCertificate() (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make server key: %w", err)
 	}
-	names := []identifier{{identDNS, "localhost"}, {identIP, "127.0.0.1"}, {identIP, "::1"}, {identIP, host}}
+	names := []identifier{{identDNS, "localhost"}, {identIP, "127.0.0.1"}, {identIP, "::1"}}
+	if own := (identifier{identIP, host}); !slices.Contains(names, own) {
+		names = append(names, own) // another one of 127.0.0.0/8
+	}
 	leaf, err := ca.authority.issue(names, key.Public(), time.Now(), serverCertificateLifetime)
 	if err != nil {
 		return nil, fmt.Errorf("make server certificate: %w", err)

@@ -163,7 +163,7 @@ func register(t *testing.T, client *acme.Client) string {
 	return a.URI
 }
 
-func csrFor(t *testing.T, key crypto.Signer, names ...string) []byte {
+func csrFor(t testing.TB, key crypto.Signer, names ...string) []byte {
 	t.Helper()
 	var tmpl x509.CertificateRequest
 	for _, n := range names {
