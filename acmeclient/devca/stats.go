@@ -8,11 +8,11 @@ import (
 // Stats counts what the CA has done since New.
 type Stats struct {
 	Accounts     int            // made
-	Orders       map[string]int // newOrder and, over v1, new-authz answered with a new authorization; by name
+	Orders       map[string]int // accepted newOrder requests and, over v1, new-cert requests; by name
 	Certificates int            // issued
 	Validations  int            // attempts, of which
 	Failures     int            // failed
-	Requests     map[string]int // by endpoint: directory, newNonce, newAccount, account, orders, newOrder, order, authorization, challenge, ...
+	Requests     map[string]int // by endpoint: directory, newNonce, newOrder, ...; over v1 new-reg, authz, new-cert, ...
 }
 
 type counters struct {
