@@ -29,13 +29,15 @@ type program struct {
 	log     *zap.Logger
 	access  *accessLog
 	metrics *metrics.Metrics
-	store   *storage.Disk
-	issuers *acmeIssuers
-	local   *localca.CA
-	certs   *certs.Manager
-	proxy   *proxy.Server
-	http    []net.Listener
-	https   []net.Listener
+
+	store     *storage.Disk
+	responder *acmeclient.Responder
+	issuers   *acmeIssuers
+	local     *localca.CA
+	certs     *certs.Manager
+	proxy     *proxy.Server
+	http      []net.Listener
+	https     []net.Listener
 
 	reloading sync.Mutex // one reload at a time; guards settings
 	settings  *settings
@@ -78,8 +80,8 @@ func newProgram(cfg *config.Config, load func() (*config.Config, error)) (_ *pro
 
 // join builds the three rooms over what is open, and lets them meet.
 func (p *program) join(cfg *config.Config) error {
-	responder := acmeclient.NewResponder(p.store, p.log)
-	p.issuers = &acmeIssuers{store: p.store, responder: responder, metrics: p.metrics.ACME(), log: p.log}
+	p.responder = acmeclient.NewResponder(p.store, p.log)
+	p.issuers = &acmeIssuers{store: p.store, responder: p.responder, metrics: p.metrics.ACME(), log: p.log}
 	var err error
 	if p.local, err = localca.New(localca.Config{
 		Name: config.InternalCAName, Store: p.store, Names: cfg.InternalNames(), Lifetime: cfg.InternalCA.Lifetime, Logger: p.log,
@@ -90,14 +92,14 @@ func (p *program) join(cfg *config.Config) error {
 		return err
 	}
 	if p.certs, err = certs.New(certs.Config{
-		Store: p.store, Challenge: responder.Certificate, Logger: p.log, Metrics: p.metrics.Certs(),
+		Store: p.store, Challenge: p.responder.Certificate, Logger: p.log, Metrics: p.metrics.Certs(),
 	}, p.settings.certs); err != nil {
 		return err
 	}
 	p.proxy, err = proxy.New(proxy.Config{
 		HTTPS: p.https, HTTP: p.http,
 		GetCertificate: p.certs.GetCertificate,
-		Challenges:     responder.HTTP,
+		Challenges:     p.responder.HTTP,
 		Limits:         limitsOf(cfg.Listen.Limits),
 		MinVersion:     map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}[cfg.TLS.MinVersion],
 		Logger:         p.log, AccessLog: p.access.Logger,
@@ -153,6 +155,11 @@ func (p *program) run(ctx context.Context) error {
 	}
 	defer side.close()
 
+	var chores sync.WaitGroup
+	defer chores.Wait()
+	defer stop()
+	chores.Go(func() { p.sweepDaily(work) })
+
 	served := make(chan error, 1)
 	go func() { served <- p.proxy.Serve(work) }()
 	p.log.Info("serving", zap.String("version", version), zap.Strings("https", addresses(p.https)), zap.Strings("http", addresses(p.http)),
@@ -169,6 +176,20 @@ func (p *program) run(ctx context.Context) error {
 		p.log.Warn("closed what had not ended", zap.Error(err))
 	}
 	return <-served
+}
+
+// sweepDaily removes the challenges that processes which died left behind. It lists, so it does nothing at the start (DESIGN 3.5).
+func (p *program) sweepDaily(ctx context.Context) {
+	for wait := time.Hour; ; wait = 24 * time.Hour {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		if err := p.responder.Sweep(ctx); err != nil && ctx.Err() == nil {
+			p.log.Warn("old challenges not swept", zap.Error(err))
+		}
+	}
 }
 
 // reload applies the difference between the configuration in force and the one that is read now. On error nothing has changed.
