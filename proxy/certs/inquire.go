@@ -229,8 +229,9 @@ func (m *Manager) fetch(ctx context.Context, name string) (*certificate, storage
 	return nil, "", nil
 }
 
-// internal reports whether the internal CA would issue for the target.
+// internal reports whether a CA of our own would issue for the target, the internal one or one configured for just these names: it may
+// take names that no public CA takes.
 func (r *rules) internal(t target) bool {
 	cas := r.cas(t)
-	return len(cas) > 0 && cas[0].Internal
+	return len(cas) > 0 && (cas[0].Internal || cas[0].matches(t.name))
 }
