@@ -39,7 +39,7 @@ func newCertificate(name string, b *storage.Bundle, ratio float64) (*certificate
 	}
 	return &certificate{
 		tls: pair, name: name, ca: b.CA, until: pair.Leaf.NotAfter, issued: b.Issued, notes: b.Notes,
-		renewAt: renewal(name, pair.Leaf, Window{b.RenewStart, b.RenewEnd}, ratio),
+		renewAt: renewal(name, pair.Leaf, b.Issued, Window{b.RenewStart, b.RenewEnd}, ratio),
 	}, nil
 }
 

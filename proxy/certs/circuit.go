@@ -6,11 +6,12 @@ import (
 )
 
 // The rhythm of trials while a CA fails. Every 8 s, so that the first certificate is there within 10 s of the CA's return; after ten minutes of
-// failure twice as long each time up to a minute, since nobody is coming back within seconds then.
+// failure twice as long each time up to a minute, but with a visitor at the door never longer than 12 s.
 const (
 	trialEvery     = 8 * time.Second
 	trialsSlowDown = 10 * time.Minute
 	trialSlowest   = time.Minute
+	trialVisitor   = 12 * time.Second
 )
 
 // circuit is what we know of a CA's health. It is closed while the CA works and opens at the first failure that concerns the CA, our account there
@@ -19,7 +20,9 @@ const (
 type circuit struct {
 	open  bool
 	since time.Time     // when it opened
-	next  time.Time     // the next trial; a Retry-After moves it
+	last  time.Time     // the last trial, or when it opened
+	next  time.Time     // the next trial
+	until time.Time     // no trial before that: a Retry-After
 	pause time.Duration // between the last trial and the next
 	err   error         // the last failure
 
@@ -40,17 +43,25 @@ func (c *circuit) try(o *order, now time.Time) {
 	if now.Sub(c.since) >= trialsSlowDown {
 		c.pause = min(2*c.pause, trialSlowest)
 	}
-	c.next, c.tried = now.Add(c.pause), o
+	c.last, c.next, c.tried = now, latest(now.Add(c.pause), c.until), o
+}
+
+// hurry brings the next trial forward for a visitor.
+func (c *circuit) hurry() {
+	if soon := latest(c.last.Add(trialVisitor), c.until); c.open && soon.Before(c.next) {
+		c.next = soon
+	}
 }
 
 // fail opens the circuit, or keeps it open. It reports whether it was closed before.
 func (c *circuit) fail(o *order, err error, retryAt, now time.Time) bool {
 	opens := !c.open
 	if opens {
-		c.open, c.since, c.pause, c.next, c.opener = true, now, trialEvery, now.Add(trialEvery), o
+		c.open, c.since, c.last, c.pause, c.next, c.opener = true, now, now, trialEvery, now.Add(trialEvery), o
 	}
 	c.err, c.failed = err, now
-	c.next = latest(c.next, capped(now, retryAt))
+	c.until = latest(c.until, capped(now, retryAt))
+	c.next = latest(c.next, c.until)
 	return opens
 }
 

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"errors"
 	"math/big"
 	"net"
@@ -315,4 +316,14 @@ func (h *house) listing(names ...string) *house {
 		return Policy{}, false
 	}
 	return h
+}
+
+func quiet() *zap.Logger { return zap.NewNop() }
+
+func mustJSON(v any) []byte {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return data
 }

@@ -40,7 +40,9 @@ func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 	cert, result, err := m.coldHandshake(hello, r, host)
 	m.metrics.Handshake(result)
 	if err != nil {
-		m.log.Debug("handshake without a certificate", zap.String("name", host), zap.Error(err))
+		if e := m.log.Check(zap.DebugLevel, "handshake without a certificate"); e != nil { // scanners' noise
+			e.Write(zap.String("name", host), zap.Error(err))
+		}
 	}
 	return cert, err
 }
@@ -70,6 +72,9 @@ func (m *Manager) coldHandshake(hello *tls.ClientHelloInfo, r *rules, host strin
 		return nil, "unknown", nil
 	}
 	if t.file != nil {
+		if t.file.cert.Load() == nil { // not in Settings.Own
+			_ = t.file.refresh(m.log) // it told the log
+		}
 		cert := t.file.cert.Load()
 		if cert == nil {
 			return nil, "failed", fmt.Errorf("site %s: its own certificate cannot be read", t.policy.Site)

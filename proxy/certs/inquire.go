@@ -79,6 +79,7 @@ func (m *Manager) inquire(ctx context.Context, r *rules, t target, client netip.
 	if v, err := m.recall(r, t); v != undecided || err != nil {
 		return v, nil, err
 	}
+	known := m.knownName(r, t)
 	q := &m.inquiries
 	q.mu.Lock()
 	f := q.m[t.name]
@@ -86,12 +87,12 @@ func (m *Manager) inquire(ctx context.Context, r *rules, t target, client netip.
 	case f != nil && f.waiters >= maxPerName, f == nil && len(q.m) >= maxInquiries:
 		q.mu.Unlock()
 		return undecided, nil, errBusy
-	case f == nil && !m.mayInquire(r, t, client):
+	case f == nil && !known && !m.shield.take(client, r.UnknownPerClient):
 		q.mu.Unlock()
 		return undecided, nil, errShielded
 	case f == nil:
 		f = &inquiry{done: make(chan struct{})}
-		if !m.goWork(func(ctx context.Context) { m.fly(ctx, f, r, t, client) }) {
+		if !m.goWork(func(ctx context.Context) { m.fly(ctx, f, r, t, client, known) }) {
 			q.mu.Unlock()
 			return undecided, nil, errClosed
 		}
@@ -136,25 +137,25 @@ func (m *Manager) recall(r *rules, t target) (verdict, error) {
 	return undecided, nil
 }
 
-// mayInquire counts the name against its client unless it is one that we know.
-func (m *Manager) mayInquire(r *rules, t target, client netip.Addr) bool {
+// knownName reports whether the name is one that does not count against its client: listed, planned, or known to be allowed.
+func (m *Manager) knownName(r *rules, t target) bool {
 	if t.listed || m.planner.knows(t.name) {
 		return true
 	}
-	if known, ok := r.Permission.(KnownPermission); ok && t.gated {
-		if allowed, ok := known.Known(t.name); ok && allowed {
-			return true
-		}
+	permission, ok := r.Permission.(KnownPermission)
+	if !ok || !t.gated {
+		return false
 	}
-	return m.shield.take(client, r.UnknownPerClient)
+	allowed, known := permission.Known(t.name)
+	return known && allowed
 }
 
 // fly looks at the name for all who wait.
-func (m *Manager) fly(ctx context.Context, f *inquiry, r *rules, t target, client netip.Addr) {
+func (m *Manager) fly(ctx context.Context, f *inquiry, r *rules, t target, client netip.Addr, known bool) {
 	ctx, cancel := context.WithTimeout(ctx, inquireLimit+loadTimeout)
 	defer cancel()
 	f.verdict, f.cert, f.err = m.lookAt(ctx, r, t, client)
-	if f.err == nil && (f.verdict == loaded || f.verdict == wanted) {
+	if f.err == nil && !known && (f.verdict == loaded || f.verdict == wanted && !t.brief) {
 		m.shield.giveBack(client, r.UnknownPerClient)
 	}
 	m.inquiries.mu.Lock()

@@ -74,13 +74,7 @@ func (a *attempt) underLease(ctx context.Context) (*certificate, error) {
 	if err != nil {
 		return nil, &storageError{fmt.Errorf("get the lease of %s: %w", a.o.name, err)}
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-		defer cancel()
-		if err := lease.Release(ctx); err != nil {
-			a.log.Warn("lease could not be released, others wait until it ends", zap.Error(err))
-		}
-	}()
+	defer a.release(context.WithoutCancel(ctx), lease)
 	ctx, a.fence = lease.Context(), lease.Fence()
 	if cert, err := a.lookAgain(ctx); cert != nil || err != nil {
 		return cert, err
@@ -94,6 +88,19 @@ func (a *attempt) underLease(ctx context.Context) (*certificate, error) {
 		return nil, err
 	}
 	return a.keep(ctx, issued)
+}
+
+// release gives the lease up. One that is kept by mistake would hold up everybody, so a failure is tried again.
+func (a *attempt) release(ctx context.Context, lease storage.Lease) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	err := lease.Release(ctx)
+	for try := 0; err != nil && try < 3 && sleep(ctx, time.Second); try++ {
+		err = lease.Release(ctx)
+	}
+	if err != nil {
+		a.log.Warn("lease could not be released, others wait until it ends", zap.Error(err))
+	}
 }
 
 // lookAgain reads what whoever held the lease before may have left: a certificate, a failure. Nil and nil mean that there is work to do. An error

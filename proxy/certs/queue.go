@@ -122,6 +122,7 @@ func (q *queue) want(name, kind string, visitor bool) (*round, error) {
 	}
 	if visitor {
 		o.wanted = now
+		q.hurryLocked(o)
 	}
 	if o.state == orderParked && !now.Before(o.after) && q.admitLocked(o, now) {
 		q.enqueueLocked(o)
@@ -132,6 +133,15 @@ func (q *queue) want(name, kind string, visitor bool) (*round, error) {
 		return nil, o.err
 	}
 	return r, nil
+}
+
+// hurryLocked brings forward the next trial of the CAs that a visitor's name waits for.
+func (q *queue) hurryLocked(o *order) {
+	for _, ca := range o.cas {
+		if c := q.circuits[ca]; c != nil && o.state == orderParked {
+			c.hurry()
+		}
+	}
 }
 
 // has reports whether a first certificate for the name is being obtained.

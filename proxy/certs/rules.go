@@ -41,7 +41,7 @@ func newRules(s Settings, before *rules, log *zap.Logger) (*rules, error) {
 		}
 	}
 	for _, policy := range s.Own {
-		faults = append(faults, r.readFiles(policy, before, log))
+		faults = append(faults, r.readFiles(policy))
 	}
 	return r, errors.Join(faults...)
 }
@@ -96,9 +96,6 @@ func (r *rules) resolve(host string) (target, bool) {
 	t := target{name: host, policy: policy}
 	if policy.CertFile != "" {
 		t.file = r.files.get(policy)
-		if t.file.cert.Load() == nil { // not in Settings.Own
-			_ = t.file.refresh(r.log) // it told the log
-		}
 		return t, true
 	}
 	if t.listed = r.listed[host]; t.listed {

@@ -9,13 +9,16 @@ import (
 // shortLife is the lifetime below which certificates are renewed at the half of it: Let's Encrypt's advice for its 160-hour certificates.
 const shortLife = 10 * 24 * time.Hour
 
-// renewal returns when to renew a certificate: in the window that the CA gave, else by its own lifetime.
-func renewal(name string, leaf *x509.Certificate, window Window, ratio float64) time.Time {
-	serial := hex.EncodeToString(leaf.SerialNumber.Bytes())
+// renewal returns when to renew a certificate: in the window that the CA gave, else by its own lifetime. But never in the first tenth of
+// the time that it has from when it was obtained: a CA that says "now" for each certificate, or dates them far back, must not make us order in a circle.
+func renewal(name string, leaf *x509.Certificate, issued time.Time, window Window, ratio float64) time.Time {
+	spread := fraction(name, hex.EncodeToString(leaf.SerialNumber.Bytes()))
+	at := renewAt(leaf.NotBefore, leaf.NotAfter, ratio, spread)
 	if window.End.After(window.Start) {
-		return inWindow(window, fraction(name, serial))
+		at = inWindow(window, spread)
 	}
-	return renewAt(leaf.NotBefore, leaf.NotAfter, ratio, fraction(name, serial))
+	issued = latest(issued, leaf.NotBefore)
+	return latest(at, issued.Add(scale(leaf.NotAfter.Sub(issued), 0.1)))
 }
 
 // inWindow picks a time in the first nine tenths of the window, so that some of it is left for a second attempt. With the same spread (in [0, 1))

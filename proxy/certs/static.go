@@ -24,8 +24,9 @@ func keyOf(p Policy) fileKey { return fileKey{p.CertFile, p.KeyFile} }
 type fileSet struct {
 	added chan struct{} // has room for one: there is a pair to watch
 
-	mu    sync.Mutex // guards pairs; never held while reading files
+	mu    sync.Mutex // guards what follows; never held while reading files
 	pairs map[fileKey]*filePair
+	old   map[fileKey]*filePair // of the rules before: they are in use again as soon as they are asked for
 }
 
 // filePair is a certificate of a site's own. A pair outlives a reload of the settings.
@@ -49,7 +50,9 @@ func (s *fileSet) get(p Policy) *filePair {
 	defer s.mu.Unlock()
 	f := s.pairs[keyOf(p)]
 	if f == nil {
-		f = &filePair{fileKey: keyOf(p)}
+		if f = s.old[keyOf(p)]; f == nil {
+			f = &filePair{fileKey: keyOf(p)}
+		}
 		s.pairs[keyOf(p)] = f
 		select {
 		case s.added <- struct{}{}:
@@ -73,21 +76,24 @@ func (s *fileSet) all() []*filePair {
 func newFileSet(before *rules) *fileSet {
 	s := &fileSet{added: make(chan struct{}, 1), pairs: map[fileKey]*filePair{}}
 	if before != nil {
-		s.added = before.files.added
+		s.added, s.old = before.files.added, map[fileKey]*filePair{}
+		for _, f := range before.files.all() {
+			s.old[f.fileKey] = f
+		}
 	}
 	return s
 }
 
 // readFiles takes the policy's pair into the rules. A pair that was never read must be good: no reload begins to serve a site with nothing.
-func (r *rules) readFiles(p Policy, before *rules, log *zap.Logger) error {
-	if before != nil {
-		r.files.pairs[keyOf(p)] = before.files.get(p)
-	}
+func (r *rules) readFiles(p Policy) error {
 	f := r.files.get(p)
-	if err := f.refresh(log); err != nil && f.cert.Load() == nil {
+	switch err := f.refresh(r.log); {
+	case f.cert.Load() != nil:
+		return nil
+	case err != nil:
 		return fmt.Errorf("site %s: %w", p.Site, err)
 	}
-	return nil
+	return fmt.Errorf("site %s: certificate %s with key %s still cannot be read", p.Site, p.CertFile, p.KeyFile)
 }
 
 // refresh reads both files if they changed since they were read last, and tells the log how it went. The pair from before stays in use when

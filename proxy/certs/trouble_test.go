@@ -21,7 +21,7 @@ func TestManager_BacksOffFromANameThatFails(t *testing.T) {
 		h.open()
 		for range 7 * 24 * 60 { // a week, visited every minute
 			began := time.Now()
-			if err := h.refuse("bad.example.com"); err == nil || time.Since(began) > time.Second {
+			if _, err := h.m.GetCertificate((&pipeAt{}).hello("bad.example.com")); err == nil || time.Since(began) > time.Second {
 				t.Fatalf("refused after %s with %v", time.Since(began), err)
 			}
 			time.Sleep(time.Minute)

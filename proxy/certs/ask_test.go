@@ -1,0 +1,204 @@
+package certs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func newTestAsk(t *testing.T, answer http.HandlerFunc) (*Ask, *atomic.Int64) {
+	t.Helper()
+	var asked atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		answer(w, r)
+	}))
+	t.Cleanup(server.Close)
+	ask, err := NewAsk(AskConfig{URL: server.URL + "/ask?fixed=1", Node: "node1", Timeout: 300 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(ask.Close)
+	return ask, &asked
+}
+
+func TestAsk_ReadsVerdicts(t *testing.T) {
+	for _, c := range []struct {
+		why    string
+		answer http.HandlerFunc
+		want   string // "allow", "deny", "cannot tell"
+		tenant string
+		asked  int64 // for two questions
+	}{
+		{"200 without a body", func(http.ResponseWriter, *http.Request) {}, "allow", "", 1},
+		{"200 with a tenant", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"tenant":"acme","to":5,"more":[]}`) }, "allow", "acme", 1},
+		{"200 with something else", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "OK") }, "allow", "", 1},
+		{"404", http.NotFound, "deny", "", 1},
+		{"403", status(403), "deny", "", 1},
+		{"404 that must not be kept", keep("no-store", 404), "deny", "", 2},
+		{"200 that must not be kept", keep("max-age=0", 200), "allow", "", 2},
+		{"200 to be kept", keep("private, max-age=60", 200), "allow", "", 1},
+		{"401", status(401), "cannot tell", "", 1},
+		{"500", status(500), "cannot tell", "", 1},
+		{"a redirect is not followed", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, "cannot tell", "", 1},
+		{"no answer", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "cannot tell", "", 1},
+	} {
+		t.Run(c.why, func(t *testing.T) {
+			t.Parallel()
+			ask, asked := newTestAsk(t, c.answer)
+			for range 2 {
+				got := "cannot tell"
+				switch err := ask.Allow(t.Context(), "shop.example.com", netip.MustParseAddr("192.0.2.7")); {
+				case err == nil:
+					got = "allow"
+				case errors.Is(err, ErrDenied):
+					got = "deny"
+				}
+				if got != c.want {
+					t.Errorf("%s, want %s", got, c.want)
+				}
+			}
+			if asked.Load() != c.asked {
+				t.Errorf("asked %d times, want %d", asked.Load(), c.asked)
+			}
+			if a, _ := ask.Answer("shop.example.com"); a.Tenant != c.tenant {
+				t.Errorf("tenant %q", a.Tenant)
+			}
+		})
+	}
+}
+
+func status(code int) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
+}
+
+func keep(control string, code int) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Cache-Control", control)
+		w.WriteHeader(code)
+	}
+}
+
+func TestAsk_SendsNameClientAndNode(t *testing.T) {
+	var query atomic.Value
+	ask, _ := newTestAsk(t, func(_ http.ResponseWriter, r *http.Request) { query.Store(r.Method + " " + r.URL.String()) })
+	if err := ask.Allow(t.Context(), "shop.example.com", netip.MustParseAddr("2001:db8::7")); err != nil {
+		t.Fatal(err)
+	}
+	if want := "GET /ask?fixed=1&ip=2001%3Adb8%3A%3A7&name=shop.example.com&node=node1"; query.Load() != want {
+		t.Errorf("asked %v, want %s", query.Load(), want)
+	}
+}
+
+func TestAsk_OneRequestForANameHoweverManyAsk(t *testing.T) {
+	release := make(chan struct{})
+	ask, asked := newTestAsk(t, func(http.ResponseWriter, *http.Request) { <-release })
+	ask.cfg.Timeout = 10 * time.Second
+	var all sync.WaitGroup
+	for range 100 {
+		all.Go(func() {
+			if err := ask.Allow(context.Background(), "shop.example.com", netip.Addr{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for asked.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	close(release)
+	all.Wait()
+	if asked.Load() != 1 {
+		t.Errorf("asked %d times", asked.Load())
+	}
+}
+
+func TestNewAsk_RefusesWhatIsNoURL(t *testing.T) {
+	for _, url := range []string{"", "ask", "ftp://x/", "http://", "://", "unix:/run/ask.sock"} {
+		if _, err := NewAsk(AskConfig{URL: url}); err == nil {
+			t.Errorf("%q was taken", url)
+		}
+	}
+}
+
+func TestNamesFile_ReadsAndReadsAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "names.txt")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := NewNamesFile(path, quiet()); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("a missing file: %v", err)
+	}
+	write("*\n")
+	if _, err := NewNamesFile(path, quiet()); err == nil || !strings.Contains(err.Error(), "line 1") {
+		t.Fatalf("a bare star: %v", err)
+	}
+	write("# customers\nShop.Example.com\n\n*.customers.example  # all of them\nbücher.example\n")
+	names, err := NewNamesFile(path, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{
+		"shop.example.com": true, "a.shop.example.com": false, "a.customers.example": true, "a.b.customers.example": true,
+		"customers.example": false, "evilcustomers.example": false, "xn--bcher-kva.example": true, "other.example.com": false,
+	} {
+		err := names.Allow(t.Context(), name, netip.Addr{})
+		if (err == nil) != want || err != nil && !errors.Is(err, ErrDenied) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	again := func(name string) bool {
+		names.next.Store(0)
+		allowed, _ := names.Known(name)
+		return allowed
+	}
+	write("new.example.com\n")
+	if !again("new.example.com") || again("shop.example.com") {
+		t.Error("not read again")
+	}
+	write("new.example.com\nbroken name\n")
+	if !again("new.example.com") {
+		t.Error("a broken file took the names away")
+	}
+	os.Remove(path)
+	if !again("new.example.com") {
+		t.Error("a missing file took the names away")
+	}
+	write("third.example.com\n")
+	if !again("third.example.com") || again("new.example.com") {
+		t.Error("not read again after it was mended")
+	}
+}
+
+func FuzzParseNames(f *testing.F) {
+	f.Add([]byte("example.com\n*.example.org # comment\n"))
+	f.Add([]byte("*\n\xff\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		list, err := parseNames(data)
+		if err == nil && list.has("*") {
+			t.Fatal("everything is allowed")
+		}
+	})
+}
+
+func FuzzAskBody(f *testing.F) {
+	f.Add([]byte(`{"tenant":"acme","to":"http://127.0.0.1:3000"}`))
+	f.Add([]byte(`{"tenant":{}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if !allowedBy(data).Allowed {
+			t.Fatal("the status allowed it")
+		}
+	})
+}

@@ -1,0 +1,68 @@
+package certs
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestStatus_TellsHowANameStands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.set.Listed = []string{"listed.example.com"}
+		site := h.set.Lookup
+		h.set.Lookup = func(name string) (Policy, bool) {
+			if strings.HasSuffix(name, ".org") {
+				return Policy{}, false
+			}
+			return site(name)
+		}
+		h.open()
+		cert := h.must("listed.example.com")
+		h.ca.failWith(&fakeFailure{scope: ScopeName})
+		h.refuse("bad.example.com")
+		h.ca.failWith(errors.New("down"))
+		h.refuse("waits.example.com")
+		for name, want := range map[string]string{
+			"listed.example.com": StateServing, "bad.example.com": StateBackingOff, "waits.example.com": StateWaiting,
+			"never.example.com": StateAbsent, "other.org": StateNotOurs,
+		} {
+			s, err := h.m.Status(t.Context(), name)
+			if err != nil || s.State != want {
+				t.Errorf("%s: %q, want %q, %v", name, s.State, want, err)
+			}
+		}
+		s, err := h.m.Status(t.Context(), "listed.example.com")
+		if err != nil || s.CA != "fake" || s.Site != "*" || !s.NotAfter.Equal(cert.NotAfter) || s.RenewAt.IsZero() || s.Notes["order"] != "1" || !slices.Equal(s.MayIssue, []string{"fake"}) {
+			t.Errorf("%+v, %v", s, err)
+		}
+		if got := h.m.Names(); !slices.Equal(got, []string{"bad.example.com", "listed.example.com", "waits.example.com"}) {
+			t.Errorf("names %v", got)
+		}
+		for _, s := range h.m.Statuses() {
+			if full, err := h.m.Status(t.Context(), s.Name); err != nil || string(mustJSON(full)) != string(mustJSON(s)) {
+				t.Errorf("memory says %s, storage %s, %v", mustJSON(s), mustJSON(full), err)
+			}
+		}
+		if ends := slices.Collect(h.m.Expiries()); len(ends) != 1 || !ends[0].Equal(cert.NotAfter) {
+			t.Errorf("expiries %v", ends)
+		}
+		var decoded map[string]any
+		if err := json.Unmarshal(mustJSON(s), &decoded); err != nil || decoded["next_attempt"] != nil {
+			t.Errorf("%v, %v", decoded, err)
+		}
+		time.Sleep(time.Second)
+		h.m.Close()
+		h.store.Set()
+		h.open()
+		time.Sleep(time.Second)
+		h.m.cache.drop("listed.example.com")
+		if s := h.m.Statuses()[0]; s.State != StateServing || !s.NotAfter.Equal(cert.NotAfter) || s.CA != "fake" {
+			t.Errorf("of what is not in memory: %+v", s)
+		}
+	})
+}
