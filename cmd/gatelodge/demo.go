@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -56,7 +55,7 @@ func (d *demo) run(ctx context.Context) error {
 		defer app.Close()
 		d.to = app.URL()
 	}
-	ca, err := devca.New(devca.Config{Dir: filepath.Join(d.dir, "ca"), HTTPAddr: d.http, TLSAddr: d.https, Log: &lines{w: d.out}})
+	ca, err := devca.New(devca.Config{Dir: filepath.Join(d.dir, "ca"), HTTPAddr: d.http, TLSAddr: d.https, Log: d.out})
 	if err != nil {
 		return err
 	}
@@ -165,12 +164,4 @@ func (d *demo) greet(port int) {
 
 What the CA sees (Ctrl-C ends the demo):
 `, d.to, port, d.dir, d.root())
-}
-
-// lines puts the time before each line of the CA's log.
-type lines struct{ w io.Writer }
-
-func (l *lines) Write(p []byte) (int, error) {
-	_, err := fmt.Fprintf(l.w, "%s %s", time.Now().Format(time.TimeOnly), p)
-	return len(p), err
 }
