@@ -23,10 +23,6 @@ type requestBody struct {
 	limit int64       // zero means none
 	out   http.Header // trailers towards the upstream, filled in at the end of the body
 
-	// gate delays the first Read over HTTP/2 until the upstream wants the body (RFC 9110 §10.1.1), since net/http answers a first Read with 100.
-	gate     chan struct{}
-	openGate sync.Once
-
 	reading  sync.Mutex // held during Read
 	finished atomic.Bool
 	complete atomic.Bool // the end was seen
@@ -35,21 +31,11 @@ type requestBody struct {
 	armed    time.Time // when the read deadline was last set
 }
 
-// continueWait is how long a client over HTTP/2 that expects 100 waits for an upstream which does not say so. Over HTTP/1.1 nobody waits.
-const continueWait = 2 * time.Second
-
 func (x *exchange) newRequestBody() *requestBody {
-	b := &requestBody{x: x, src: x.r.Body, limit: x.srv.bodyLimit(x.site)}
-	if x.conn.h1 == nil && x.r.Header["Expect"] != nil {
-		b.gate = make(chan struct{})
-	}
-	return b
+	return &requestBody{x: x, src: x.r.Body, limit: x.srv.bodyLimit(x.site)}
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
-	if b.gate != nil {
-		b.waitContinue()
-	}
 	b.reading.Lock()
 	defer b.reading.Unlock()
 	if b.finished.Load() {
@@ -95,34 +81,11 @@ func (b *requestBody) err() error {
 // finish makes every Read fail from now on, also one that is waiting for the client, and returns when none is under way.
 func (b *requestBody) finish() {
 	b.finished.Store(true)
-	b.proceed()
 	if !b.reading.TryLock() {
 		_ = http.NewResponseController(b.x.ResponseWriter).SetReadDeadline(time.Unix(1, 0))
 		b.reading.Lock()
 	}
 	b.reading.Unlock()
-}
-
-// proceed opens the gate: the upstream wants the body.
-func (b *requestBody) proceed() {
-	if b.gate != nil {
-		b.openGate.Do(func() { close(b.gate) })
-	}
-}
-
-func (b *requestBody) waitContinue() {
-	select {
-	case <-b.gate:
-		return
-	default:
-	}
-	timer := time.NewTimer(continueWait)
-	defer timer.Stop()
-	select {
-	case <-b.gate:
-	case <-timer.C:
-		b.proceed()
-	}
 }
 
 // armDeadline bounds the time in which a client that announced a length sends nothing at all. A body without a length may be one half of a conversation, in

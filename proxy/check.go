@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"gatelodge/proxy/hostname"
@@ -20,6 +21,10 @@ func (f *fault) Error() string { return f.why }
 // refuses or repairs before we see it is in guard.go and in doc.go.
 func (x *exchange) check() *fault {
 	r := x.r
+	if r.ProtoMajor == 1 {
+		x.upgrade = wantedUpgrade(r)
+		x.tunnelled = r.Method == http.MethodConnect || r.Header["Upgrade"] != nil && r.ContentLength == 0 // as the guard has it
+	}
 	if r.Method == http.MethodConnect {
 		return &fault{http.StatusMethodNotAllowed, "CONNECT: this is no forward proxy"}
 	}
@@ -32,8 +37,6 @@ func (x *exchange) check() *fault {
 		if f := checkHTTP2(r); f != nil {
 			return f
 		}
-	} else {
-		x.upgrade, x.tunnelled = wantedUpgrade(r), r.Header["Upgrade"] != nil && r.ContentLength == 0
 	}
 	return checkTarget(r)
 }
@@ -48,6 +51,10 @@ func checkHTTP2(r *http.Request) *fault {
 	}
 	if te, ok := r.Header["Te"]; ok && (len(te) != 1 || te[0] != "trailers") {
 		return &fault{http.StatusBadRequest, "HTTP/2 request with TE other than trailers"}
+	}
+	// §8.1.1: content-length that is no number, is there twice, or disagrees with a body that has ended already. net/http watches the rest of the body.
+	if cl, ok := r.Header["Content-Length"]; ok && (len(cl) != 1 || cl[0] != strconv.FormatInt(r.ContentLength, 10)) {
+		return &fault{http.StatusBadRequest, "Content-Length that does not describe the body"}
 	}
 	// §8.3.1: a server treats a request as malformed if its Host field identifies another entity than :authority.
 	if h, ok := r.Header["Host"]; ok && (len(h) != 1 || h[0] != r.Host) {

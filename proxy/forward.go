@@ -160,16 +160,12 @@ func (in *informer) informational(code int, header textproto.MIMEHeader) error {
 	return nil
 }
 
-// continueBody tells a client that waits for it to send its body. Over HTTP/2 net/http does so when the body is read.
+// continueBody tells a client that waits for it to send its body. Over HTTP/2 net/http hides the expectation and says 100 itself, when the
+// body is first read.
 func (x *exchange) continueBody() {
-	if x.body == nil || x.r.Header["Expect"] == nil {
-		return
+	if h1 := x.conn.h1; h1 != nil && x.body != nil && x.r.Header["Expect"] != nil {
+		h1.dropContinue.Store(false)
+		x.WriteHeader(http.StatusContinue)
+		h1.dropContinue.Store(true)
 	}
-	if x.conn.h1 == nil {
-		x.body.proceed()
-		return
-	}
-	x.conn.h1.dropContinue.Store(false)
-	x.WriteHeader(http.StatusContinue)
-	x.conn.h1.dropContinue.Store(true)
 }

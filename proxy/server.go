@@ -182,6 +182,8 @@ func (s *Server) newEngine() *http.Server {
 		BaseContext:       func(net.Listener) context.Context { return s.ctx },
 		ConnContext:       withConn,
 		Protocols:         new(http.Protocols),
+
+		DisableGeneralOptionsHandler: true, // OPTIONS * is for the site to answer
 	}
 }
 

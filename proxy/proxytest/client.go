@@ -103,15 +103,27 @@ func Get(t testing.TB, c *http.Client, url string) (*http.Response, string) {
 // RawUpstream answers every connection by a script and hands out what it read, byte by byte as it came.
 type RawUpstream struct {
 	URL string
-	// Requests has the header of each request, as it came.
-	Requests chan string
+
+	requests chan string
+}
+
+// Next returns the header of the next request, as it came.
+func (u *RawUpstream) Next(t testing.TB) string {
+	t.Helper()
+	select {
+	case r := <-u.requests:
+		return r
+	case <-time.After(5 * time.Second):
+		t.Fatal("no request reached the upstream")
+		return ""
+	}
 }
 
 // NewRawUpstream starts an upstream that reads the header of one request per connection, gives it to answer, and closes the connection when that returns.
 func NewRawUpstream(t testing.TB, answer func(c net.Conn, header string, r *bufio.Reader)) *RawUpstream {
 	t.Helper()
 	l := Listen(t)
-	u := &RawUpstream{URL: "http://" + l.Addr().String(), Requests: make(chan string, 1000)}
+	u := &RawUpstream{URL: "http://" + l.Addr().String(), requests: make(chan string, 1000)}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -142,7 +154,7 @@ func (u *RawUpstream) serve(c net.Conn, answer func(net.Conn, string, *bufio.Rea
 			break
 		}
 	}
-	u.Requests <- header.String()
+	u.requests <- header.String()
 	answer(c, header.String(), r)
 }
 

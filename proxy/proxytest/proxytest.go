@@ -123,9 +123,13 @@ type Proxy struct {
 	Log, Access *observer.ObservedLogs
 	Metrics     *Metrics
 
-	t    testing.TB
-	done chan error
+	t       testing.TB
+	done    chan error
+	forgive bool
 }
+
+// Forgive makes an error of Serve no failure of the test.
+func (p *Proxy) Forgive() { p.forgive = true }
 
 // Start runs a proxy until the test ends. edit, which may be nil, changes what it is made of; by default it serves set on one listener of each kind, logs
 // everything into Log and Access, and gets its certificates from a CA of its own.
@@ -153,7 +157,7 @@ func Start(t testing.TB, set proxy.Settings, edit func(*proxy.Config)) *Proxy {
 	go func() { p.done <- srv.Serve(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-p.done; err != nil {
+		if err := <-p.done; err != nil && !p.forgive {
 			t.Errorf("Serve: %v", err)
 		}
 		p.done <- nil
@@ -164,7 +168,7 @@ func Start(t testing.TB, set proxy.Settings, edit func(*proxy.Config)) *Proxy {
 // Wait returns what Serve returned.
 func (p *Proxy) Wait() error {
 	err := <-p.done
-	p.done <- nil
+	p.done <- err
 	return err
 }
 
