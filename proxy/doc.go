@@ -1,0 +1,38 @@
+// Package proxy is the life of a request: it accepts connections, shakes hands, finds the site, forwards to its upstream, and writes down
+// what happened. It knows neither certificates nor CAs: both come in through two functions of [Config].
+//
+// # Life of a request
+//
+//  1. A connection is accepted and counted; from now on somebody owns it (accept.go: Server.accept, Server.newConn).
+//  2. With TLS, the handshake chooses the site from the SNI, once, by the one lookup that routing uses too, and asks for the certificate. Session tickets are
+//     bound to the site. An unknown name gets the alert unrecognized_name; a CA's acme-tls/1 ends after the handshake
+//     (handshake.go: Server.shakeHands, Server.baseConfig, Server.siteConfig, Server.getCertificate).
+//  3. net/http reads the request, for HTTP/1.1 through a guard that refuses what could be read in two ways
+//     (server.go: Server.newHTTP1, Server.newHTTP2), (h1conn.go: h1Conn.Read), (guard.go: guard.check).
+//  4. The request becomes an exchange with the settings of this moment, which it keeps across a reload, with an id, and with the address of whoever asks
+//     (exchange.go: Server.serveHTTP), (requestid.go: exchange.identify).
+//  5. What is no proper request goes no further: the host above all, then the target, CONNECT, and what HTTP/2 forbids (check.go: exchange.check).
+//  6. Without TLS, a CA's challenge is answered and everything else sent to https, if Settings say so (route.go: Server.servePlain).
+//  7. The host's site must be the one that the handshake chose, else 421 (route.go: exchange.route), (site.go: Table.Site).
+//  8. The request is made fit for the upstream: hop-by-hop fields and what only a proxy may say are deleted, then our own word is set; the body is counted and
+//     can be ended by us at any time (forward.go: exchange.outgoing), (headers.go: cleanRequestHeader), (forwarded.go: exchange.setForwarded), (body.go: requestBody.Read).
+//  9. The site's RoundTripper takes it, usually an upstream.Pool; 1xx answers pass on the way (forward.go: exchange.forward, informer.informational).
+//  10. The answer goes to the client piece by piece as it comes, trailers last; if it breaks off, the client sees that (respond.go: exchange.respond, exchange.copyBody, exchange.cut).
+//     A 101 makes the two connections a tunnel instead (upgrade.go: exchange.switchProtocols).
+//  11. A failure becomes a status with the request id and no detail; whose fault it was decides which (answer.go: exchange.upstreamFailed, exchange.clientFailed).
+//  12. The exchange ends: panics stop here, the body is let go, one line goes into the access log (exchange.go: exchange.end), (accesslog.go: exchange.record).
+//
+// Shutdown begins at the listeners and waits for step 12 of all (server.go: Server.Shutdown).
+//
+// # What net/http hides
+//
+// The engines below step 3 are net/http for now. Known holes until there are loops of our own:
+//
+//   - HTTP/2: "Expect: 100-continue" is taken from the request and answered when the body is first read, so the upstream does not decide (RFC 9110 §10.1.1).
+//   - HTTP/2: h2spec's four known misses of Go's server, of which connection-specific fields are refused in step 5; RFC 8441 is not offered (RFC 9113 §8.2.2, §8.5).
+//   - HTTP/2: field names and values are judged by net/http alone, and a stream with a closed window may hold its goroutine as long as the connection answers PINGs.
+//   - Both: a 304 loses Content-Type and Content-Length, and every answer without Date gets one.
+//   - Answers of HTTP/1.1 upstreams: a Connection field that contains "close" is removed before we can see what else it names (RFC 9110 §7.6.1); bare LF in the header,
+//     equal doubled Content-Length and Content-Length beside Transfer-Encoding are repaired instead of refused (RFC 9112 §6.3).
+//   - A 400 by the guard before the end of the header, and 431, are answered by net/http: no access log, no request id.
+package proxy
