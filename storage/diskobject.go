@@ -69,6 +69,36 @@ func parseObject(file []byte) (objectHeader, []byte, error) {
 	return h, data, nil
 }
 
+// foundObject is the file of an object as it was read.
+type foundObject struct {
+	file    []byte
+	data    []byte // the part of it that is the object's; nil if there is damage
+	version Version
+	damage  error
+}
+
+// judge decides whether the file is the object with that name, whole.
+func judge(name string, file []byte) *foundObject {
+	o := &foundObject{file: file}
+	var h objectHeader
+	h, o.data, o.damage = parseObject(file)
+	switch {
+	case len(file) == 0:
+		o.damage = errors.New("its file is empty")
+	case len(file) > MaxObject+maxHeader:
+		o.file, o.damage = file[:MaxObject], fmt.Errorf("its file is larger than an object can be (%d bytes)", MaxObject)
+	case o.damage == nil && h.name != name:
+		o.damage = fmt.Errorf("its file is that of the object %s, put into the wrong place", h.name)
+	}
+	if o.version = h.version; o.version == "" {
+		o.version = Version(damagedVersion + sumOf(o.file))
+	}
+	if o.damage != nil {
+		o.file, o.data = o.file[:min(len(o.file), MaxObject)], nil
+	}
+	return o
+}
+
 func parseHeader(line string) (objectHeader, error) {
 	if strings.HasPrefix(line, objectMagic) && !strings.HasPrefix(line, objectIntro) {
 		return objectHeader{}, fmt.Errorf("%w of a format this program knows", errHeader)

@@ -35,14 +35,6 @@ func (d *Disk) Salvage(ctx context.Context, name string) ([]byte, Version, error
 	return o.data, o.version, nil
 }
 
-// foundObject is a file as it was read.
-type foundObject struct {
-	file    []byte
-	data    []byte // the part of it that is the object's; nil if there is damage
-	version Version
-	damage  error
-}
-
 func (d *Disk) read(ctx context.Context, name string) (*foundObject, error) {
 	if err := checkCall(ctx, name); err != nil {
 		return nil, err
@@ -58,24 +50,7 @@ func (d *Disk) readFile(name string) (*foundObject, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &foundObject{file: file}
-	var h objectHeader
-	h, o.data, o.damage = parseObject(file)
-	switch {
-	case len(file) == 0:
-		o.damage = errors.New("its file is empty")
-	case len(file) > MaxObject+maxHeader:
-		o.file, o.damage = file[:MaxObject], fmt.Errorf("its file is larger than an object can be (%d bytes)", MaxObject)
-	case o.damage == nil && h.name != name:
-		o.damage = fmt.Errorf("its file is that of the object %s, put into the wrong place", h.name)
-	}
-	if o.version = h.version; o.version == "" {
-		o.version = Version(damagedVersion + sumOf(o.file))
-	}
-	if o.damage != nil {
-		o.file, o.data = o.file[:min(len(o.file), MaxObject)], nil
-	}
-	return o, nil
+	return judge(name, file), nil
 }
 
 // slurp reads an object's file, at most a byte more than it may have.
