@@ -222,3 +222,42 @@ func TestLimits_AClientThatTakesNothingLosesItsConnection(t *testing.T) {
 		t.Error("the upstream still sends")
 	}
 }
+
+func TestLimits_AnHTTP2ClientThatOpensNoWindowLosesItsStream(t *testing.T) {
+	canceled := make(chan struct{})
+	to := proxytest.Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(w, zeros{})
+		close(canceled)
+	})
+	p := proxytest.Start(t, proxytest.Sites(proxytest.Site(t, to, "a.test")), func(c *proxy.Config) {
+		c.Limits.StallTimeout = 400 * time.Millisecond
+	})
+	c, err := tls.Dial("tcp", p.HTTPS, &tls.Config{ServerName: "a.test", RootCAs: p.CA.Pool, NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":path", "/"}, {":authority", "a.test"}} {
+		_ = enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
+	}
+	_, _ = io.WriteString(c, http2.ClientPreface)
+	fr := http2.NewFramer(c, c)
+	_ = fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
+	for {
+		f, err := fr.ReadFrame()
+		if err != nil {
+			t.Fatalf("the connection ended before the stream: %v", err)
+		}
+		switch f := f.(type) {
+		case *http2.PingFrame:
+			_ = fr.WritePing(true, f.Data) // the client is alive, only the stream is not
+		case *http2.RSTStreamFrame:
+			<-canceled
+			return
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"slices"
 	"time"
 
@@ -91,7 +92,7 @@ func (s *Server) baseConfig() *tls.Config {
 
 	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		c, st := hello.Conn.(*conn), s.state.Load()
-		c.name = st.handshakeName(hello.ServerName)
+		c.name = st.handshakeName(hello.ServerName, c.LocalAddr())
 		// RFC 8737 §3: the CA offers exactly this protocol. Who may be validated is for the certificates to say; no site is involved.
 		if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmeALPN {
 			return challenge, nil
@@ -109,16 +110,23 @@ func (s *Server) baseConfig() *tls.Config {
 	return base
 }
 
-// handshakeName returns the canonical form of what the client asked for; empty if that is no name at all.
-func (st *state) handshakeName(sni string) string {
-	if sni == "" {
-		return st.DefaultName
+// handshakeName returns the canonical form of what the client asked for; empty if that is no name at all. A client that connects to an address sends no
+// SNI (RFC 6066 §3: "Literal IPv4 and IPv6 addresses are not permitted"), so it gets the site that has this address as a host, else DefaultName.
+func (st *state) handshakeName(sni string, local net.Addr) string {
+	if sni != "" {
+		name, err := hostname.Normalize(sni)
+		if err != nil {
+			return ""
+		}
+		return name
 	}
-	name, err := hostname.Normalize(sni)
-	if err != nil {
-		return ""
+	if tcp, ok := local.(*net.TCPAddr); ok {
+		addr := tcp.AddrPort().Addr().Unmap().WithZone("").String()
+		if site, ok := st.table.Site(addr); ok && slices.Contains(site.Hosts, addr) {
+			return addr
+		}
 	}
-	return name
+	return st.DefaultName
 }
 
 // siteConfig is the configuration of handshakes with one site. A session ticket carries the site's name, and resumes nowhere else: otherwise a ticket

@@ -92,6 +92,23 @@ func TestHandshake_ServesTheDefaultNameWithoutSNI(t *testing.T) {
 	}
 }
 
+func TestHandshake_ServesAnAddressToThoseWhoConnectToIt(t *testing.T) {
+	for _, c := range []struct {
+		hosts []string
+		ok    bool
+	}{{[]string{"127.0.0.1"}, true}, {[]string{"a.test", "127.0.0.1"}, true}, {[]string{"*"}, false}, {[]string{"127.0.0.2"}, false}} {
+		to := proxytest.Upstream(t, func(w http.ResponseWriter, r *http.Request) {})
+		p := proxytest.Start(t, proxytest.Sites(proxytest.Site(t, to, c.hosts...)), nil)
+		res, err := p.Client(proxytest.H2).Get("https://127.0.0.1/")
+		if (err == nil) != c.ok {
+			t.Errorf("hosts %v: %v", c.hosts, err)
+		}
+		if err == nil {
+			_ = res.Body.Close()
+		}
+	}
+}
+
 func TestHandshake_ANameWithoutCertificateGetsTheAlert(t *testing.T) {
 	p := twoSites(t, nil)
 	p.CA.Refuse["www.a.test"] = true

@@ -58,17 +58,20 @@ func (x *exchange) copyBody(res *http.Response) error {
 	defer buffers.Put(buf)
 	header := x.flushSoon()
 	defer header.stop()
+	watch := x.watchWrites()
+	defer watch.stop()
 	for {
 		n, err := res.Body.Read(buf[:])
 		header.stop()
 		if n > 0 {
-			if _, werr := x.Write(buf[:n]); werr != nil {
-				return werr
+			watch.begin()
+			_, werr := x.Write(buf[:n])
+			if werr == nil && x.bytesOut != res.ContentLength {
+				werr = x.flush()
 			}
-			if x.bytesOut != res.ContentLength {
-				if werr := x.flush(); werr != nil {
-					return werr
-				}
+			watch.stop()
+			if werr != nil {
+				return werr
 			}
 		}
 		if err == io.EOF {
@@ -115,6 +118,34 @@ func (f *lateFlush) stop() {
 	f.mu.Lock()
 	f.stopped = true
 	f.mu.Unlock()
+}
+
+// watchdog resets an HTTP/2 stream whose client opens no window for Limits.StallTimeout. Over HTTP/1.1 every write has a deadline of its own; that of
+// an HTTP/2 stream would also end streams in which the upstream is silent.
+type watchdog struct {
+	x     *exchange
+	timer *time.Timer
+}
+
+func (x *exchange) watchWrites() *watchdog { return &watchdog{x: x} }
+
+func (w *watchdog) begin() {
+	stall := w.x.srv.cfg.Limits.StallTimeout
+	switch {
+	case w.x.conn.h1 != nil:
+	case w.timer == nil:
+		w.timer = time.AfterFunc(stall, func() {
+			_ = http.NewResponseController(w.x.ResponseWriter).SetWriteDeadline(time.Unix(1, 0))
+		})
+	default:
+		w.timer.Reset(stall)
+	}
+}
+
+func (w *watchdog) stop() {
+	if w.timer != nil {
+		w.timer.Stop()
+	}
 }
 
 // announceTrailers writes the Trailer field for the trailers that the upstream announced, and returns how many those are.
