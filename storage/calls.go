@@ -5,6 +5,9 @@ import (
 	"fmt"
 )
 
+// maxStored is the greatest number of bytes that a backend must keep: an object that is as large as it may be, sealed.
+const maxStored = MaxObject + maxEnvelope
+
 // checkCall is what every method checks first.
 func checkCall(ctx context.Context, name string) error {
 	if err := CheckName(name); err != nil {
@@ -17,7 +20,11 @@ func checkCall(ctx context.Context, name string) error {
 }
 
 func checkWrite(ctx context.Context, name string, data []byte) error {
-	if len(data) > MaxObject {
+	limit := MaxObject
+	if isSealed(data) {
+		limit = maxStored
+	}
+	if len(data) > limit {
 		return fmt.Errorf("%d bytes are more than an object can have (%d)", len(data), MaxObject)
 	}
 	return checkCall(ctx, name)

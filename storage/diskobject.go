@@ -85,7 +85,7 @@ func judge(name string, file []byte) *foundObject {
 	switch {
 	case len(file) == 0:
 		o.damage = errors.New("its file is empty")
-	case len(file) > MaxObject+maxHeader:
+	case len(file) > maxStored+maxHeader:
 		o.file, o.damage = file[:MaxObject], fmt.Errorf("its file is larger than an object can be (%d bytes)", MaxObject)
 	case o.damage == nil && h.name != name:
 		o.damage = fmt.Errorf("its file is that of the object %s, put into the wrong place", h.name)

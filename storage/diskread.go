@@ -70,7 +70,7 @@ func (d *Disk) slurp(name string) ([]byte, error) {
 	if perm := info.Mode().Perm(); perm&0o077 != 0 {
 		d.tighten(f, name, perm)
 	}
-	limit := int64(MaxObject + maxHeader + 1)
+	limit := int64(maxStored + maxHeader + 1)
 	data := make([]byte, min(info.Size(), limit))
 	n, err := io.ReadFull(f, data)
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {

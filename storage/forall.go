@@ -1,0 +1,37 @@
+package storage
+
+import (
+	"context"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// forAll calls f for every object whose name has the prefix, several at a time, until one fails or ctx ends. Objects that come or go meanwhile may be seen or not.
+func forAll(ctx context.Context, s Store, prefix string, parallel int, f func(ctx context.Context, name string) error) error {
+	group, work := errgroup.WithContext(ctx)
+	group.SetLimit(max(parallel, 1))
+	listed := eachName(work, s, prefix, func(name string) {
+		group.Go(func() error { return f(work, name) })
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return listed
+}
+
+// eachName calls f for every name with the prefix, in order, by pages.
+func eachName(ctx context.Context, s Store, prefix string, f func(name string)) error {
+	for after := ""; ; {
+		names, err := s.List(ctx, prefix, after, 0)
+		if err != nil || len(names) == 0 {
+			return err
+		}
+		for _, name := range names {
+			if ctx.Err() != nil {
+				return ended(ctx)
+			}
+			f(name)
+		}
+		after = names[len(names)-1]
+	}
+}
