@@ -39,12 +39,25 @@ type dialect interface {
 
 	// fetch returns the chain, DER, leaf first, of a valid order.
 	fetch(ctx context.Context, o *order) ([][]byte, error)
+
+	// update makes contact the account's contact addresses.
+	update(ctx context.Context, contact []string) error
+
+	// changeKey makes next the account's key.
+	changeKey(ctx context.Context, next crypto.Signer) error
 }
 
 // registrar is the part of a dialect that needs no account yet.
 type registrar interface {
 	// register makes an account for the key, or finds the one that the key has already. terms is what was agreed to.
 	register(ctx context.Context, key crypto.Signer, contact []string) (url, terms string, err error)
+
+	// find returns the URL of the account that the key has. It never makes one: without it, the Problem is an accountDoesNotExist.
+	find(ctx context.Context, key crypto.Signer) (url string, err error)
+
+	// revoke revokes a certificate, given in DER, signed by the certificate's own key, or by the account if key is nil. One that is revoked already is
+	// no error.
+	revoke(ctx context.Context, cert []byte, key crypto.Signer, reason int) error
 }
 
 // The statuses of orders, authorizations and challenges (RFC 8555 §7.1.6). Others are waited out like "pending" and "processing": CAs have their own.
@@ -108,14 +121,22 @@ type challenge struct {
 	problem                 *document
 }
 
-// dialect returns the way to speak with the CA: by its directory, with the fleet's account.
-func (c *Client) dialect(ctx context.Context) (dialect, *account, error) {
+// speaker returns the way to speak with the CA by what its directory offers, without an account yet.
+func (c *Client) speaker(ctx context.Context) (dialect, error) {
 	dir, err := c.wire.getDirectory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &v2{wire: c.wire, dir: dir, agreeTerms: c.cfg.AgreeTerms}, nil // where another dialect will be chosen
+}
+
+// dialect returns the way to speak with the CA with the fleet's account, which is made if there is none.
+func (c *Client) dialect(ctx context.Context) (dialect, *account, error) {
+	d, err := c.speaker(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	d := &v2{wire: c.wire, dir: dir, agreeTerms: c.cfg.AgreeTerms} // where another dialect will be chosen by what the directory offers
-	if c.accounts.get() == nil {                                   // to make one is a request, too
+	if c.accounts.get() == nil { // to make one is a request, too
 		if err := c.limits.check(ctx, nil); err != nil {
 			return nil, nil, err
 		}

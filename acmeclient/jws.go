@@ -7,10 +7,10 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// sign returns the flattened JSON serialization of payload (RFC 8555 §6.2), signed by a P-256 account key that the CA knows as kid. An empty payload that is
-// not nil is a POST-as-GET (§6.3).
+// sign returns the flattened JSON serialization of payload (RFC 8555 §6.2), signed by a P-256 account key that the CA knows as kid. With an empty kid it does
+// not know the key yet and gets it along. An empty payload that is not nil is a POST-as-GET (§6.3).
 func sign(key crypto.Signer, kid, nonce, url string, payload []byte) ([]byte, error) {
-	opts := (&jose.SignerOptions{NonceSource: oneNonce(nonce)}).WithHeader("url", url)
+	opts := (&jose.SignerOptions{NonceSource: oneNonce(nonce), EmbedJWK: kid == ""}).WithHeader("url", url)
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: kid}}, opts)
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)

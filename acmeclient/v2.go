@@ -89,11 +89,22 @@ func (d *v2) explain(op string, ex *exchange, err error) error {
 	return requestProblem(d.wire.ca, op, ex, err, time.Now())
 }
 
-// post signs payload, sends it and decodes the answer into v. An empty payload is a POST-as-GET (RFC 8555 §6.3). Only badNonce is repeated.
+// identity is who signs a request.
+type identity struct {
+	key crypto.Signer
+	kid string // account URL; empty: the CA does not know the key yet
+}
+
+// post signs payload as the account, sends it and decodes the answer into v. An empty payload is a POST-as-GET (RFC 8555 §6.3). Only badNonce is repeated.
 func (d *v2) post(ctx context.Context, op, endpoint, target string, payload []byte, v any) (*exchange, error) {
+	return d.postAs(ctx, identity{d.account.key, d.account.URL}, op, endpoint, target, payload, v)
+}
+
+// postAs is post by another than the account. A nil v takes any answer.
+func (d *v2) postAs(ctx context.Context, who identity, op, endpoint, target string, payload []byte, v any) (*exchange, error) {
 	ex := &exchange{endpoint: endpoint}
 	for n := 1; ; n++ {
-		body, err := d.postOnce(ctx, ex, target, payload)
+		body, err := d.postOnce(ctx, who, ex, target, payload)
 		switch {
 		case err != nil:
 			return ex, d.explain(op, ex, err)
@@ -105,54 +116,25 @@ func (d *v2) post(ctx context.Context, op, endpoint, target string, payload []by
 		case ex.status != http.StatusOK && ex.status != http.StatusCreated:
 			return ex, d.explain(op, ex, fmt.Errorf("status %d", ex.status))
 		}
-		if err := json.Unmarshal(body, v); err != nil {
+		if v != nil && json.Unmarshal(body, v) != nil {
 			return ex, d.explain(op, ex, errors.New("it is not the JSON that RFC 8555 asks for"))
 		}
 		return ex, nil
 	}
 }
 
-func (d *v2) postOnce(ctx context.Context, ex *exchange, target string, payload []byte) ([]byte, error) {
+func (d *v2) postOnce(ctx context.Context, who identity, ex *exchange, target string, payload []byte) ([]byte, error) {
 	nonce, err := d.wire.nonce(ctx)
 	if err != nil {
 		return nil, err
 	}
-	signed, err := sign(d.account.key, d.account.URL, nonce, target, payload)
+	signed, err := sign(who.key, who.kid, nonce, target, payload)
 	if err != nil {
 		return nil, err
 	}
 	var body []byte
 	err = d.wire.do(ctx, ex, http.MethodPost, target, signed, &body)
 	return body, err
-}
-
-// register makes the account (RFC 8555 §7.3). A key that has one already gets that one.
-func (d *v2) register(ctx context.Context, key crypto.Signer, contact []string) (accountURL, terms string, err error) {
-	const op = "register the account"
-	if d.dir.terms != "" && !d.agreeTerms {
-		return "", "", &Problem{CA: d.wire.ca, Op: op, Detail: "the CA's terms of service are not agreed to", scope: ScopeCA,
-			Advice: fmt.Sprintf("read %s and set `agree_terms = true`", d.dir.terms)}
-	}
-	if d.dir.binding {
-		return "", "", &Problem{CA: d.wire.ca, Op: op, Type: problemNamespace + "externalAccountRequired", scope: ScopeCA,
-			Advice: "the CA wants an external account binding, which is not supported yet; use another CA"}
-	}
-	ex, err := d.call(ctx, op, endpointNewAccount, func(ctx context.Context, c *acme.Client) error {
-		c.Key, c.KID = key, ""
-		_, err := c.Register(ctx, &acme.Account{Contact: contact}, acme.AcceptTOS)
-		if errors.Is(err, acme.ErrAccountAlreadyExists) {
-			return nil
-		}
-		return err
-	})
-	if err != nil {
-		return "", "", err
-	}
-	accountURL, err = ex.location()
-	if err != nil {
-		return "", "", d.explain(op, ex, errors.New("it has no account URL in Location"))
-	}
-	return accountURL, d.dir.terms, nil
 }
 
 // wireOrder is an order in JSON (RFC 8555 §7.1.3).
