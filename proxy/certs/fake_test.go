@@ -131,6 +131,13 @@ func (c *fakeCA) asked(name string) []call {
 	return slices.DeleteFunc(slices.Clone(c.calls), func(c call) bool { return name != "" && c.name != name })
 }
 
+// orderCount is how many certificates a real CA would have been asked for: attempts with the same request are one order.
+func (c *fakeCA) orderCount() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.orders)
+}
+
 func (c *fakeCA) pool() *x509.CertPool {
 	p := x509.NewCertPool()
 	p.AddCert(c.cert)

@@ -344,8 +344,8 @@ func TestManager_CloseInterruptsOrdersAndLeavesTheirKeys(t *testing.T) {
 		h.ca.failWith(nil)
 		h.open()
 		h.must("a.example.com")
-		if len(h.ca.orders) != 1 {
-			t.Errorf("%d orders, the second manager did not go on with the first", len(h.ca.orders))
+		if h.ca.orderCount() != 1 {
+			t.Errorf("%d orders, the second manager did not go on with the first", h.ca.orderCount())
 		}
 		h.m.Close()
 		if err := h.refuse("b.example.com"); !errors.Is(err, errClosed) {

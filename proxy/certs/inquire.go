@@ -115,7 +115,7 @@ func (m *Manager) inquire(ctx context.Context, r *rules, t target, client netip.
 
 // recall decides what memory alone can decide, so that a flood of handshakes for a name that is denied or held back costs nothing else.
 func (m *Manager) recall(r *rules, t target) (verdict, error) {
-	if t.gated && !m.planner.knows(t.name) && !sane(t.name, r.internal(t)) {
+	if t.gated && !m.planner.knows(t.name) && !sane(t.name, r.private(t)) {
 		return denied, nil
 	}
 	if _, ok := m.absent.get(t.name); !ok && !t.brief {
@@ -183,7 +183,7 @@ func (m *Manager) lookAt(ctx context.Context, r *rules, t target, client netip.A
 	if !t.gated {
 		return wanted, nil, nil
 	}
-	if !sane(t.name, r.internal(t)) || r.Permission == nil {
+	if !sane(t.name, r.private(t)) || r.Permission == nil {
 		return denied, nil, nil
 	}
 	switch err := r.Permission.Allow(ctx, t.name, client); {
@@ -230,9 +230,9 @@ func (m *Manager) fetch(ctx context.Context, name string) (*certificate, storage
 	return nil, "", nil
 }
 
-// internal reports whether a CA of our own would issue for the target, the internal one or one configured for just these names: it may
+// private reports whether a CA of our own would issue for the target, the internal one or one configured for just these names: it may
 // take names that no public CA takes.
-func (r *rules) internal(t target) bool {
+func (r *rules) private(t target) bool {
 	cas := r.cas(t)
 	return len(cas) > 0 && (cas[0].Internal || cas[0].matches(t.name))
 }
