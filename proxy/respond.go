@@ -125,27 +125,43 @@ func (f *lateFlush) stop() {
 type watchdog struct {
 	x     *exchange
 	timer *time.Timer
+	mu    sync.Mutex // held while the timer's function runs, which must not outlive the handler
+	armed bool
 }
 
 func (x *exchange) watchWrites() *watchdog { return &watchdog{x: x} }
 
 func (w *watchdog) begin() {
-	stall := w.x.srv.cfg.Limits.StallTimeout
-	switch {
-	case w.x.conn.h1 != nil:
-	case w.timer == nil:
-		w.timer = time.AfterFunc(stall, func() {
-			_ = http.NewResponseController(w.x.ResponseWriter).SetWriteDeadline(time.Unix(1, 0))
-		})
-	default:
+	if w.x.conn.h1 != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.armed = true
+	if stall := w.x.srv.cfg.Limits.StallTimeout; w.timer == nil {
+		w.timer = time.AfterFunc(stall, w.reset)
+	} else {
 		w.timer.Reset(stall)
 	}
 }
 
-func (w *watchdog) stop() {
-	if w.timer != nil {
-		w.timer.Stop()
+func (w *watchdog) reset() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.armed {
+		_ = http.NewResponseController(w.x.ResponseWriter).SetWriteDeadline(time.Unix(1, 0))
 	}
+}
+
+// stop returns when no reset is under way and none will be.
+func (w *watchdog) stop() {
+	if w.timer == nil {
+		return
+	}
+	w.timer.Stop()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.armed = false
 }
 
 // announceTrailers writes the Trailer field for the trailers that the upstream announced, and returns how many those are.
