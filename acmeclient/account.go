@@ -31,14 +31,49 @@ type account struct {
 	accountRecord
 }
 
-// accountRecord is the object acme/<ca>/account: one account per CA for the whole fleet.
+// accountRecord is the object acme/<ca>/account: one account per CA for the whole fleet. A CA that moves from v1 to v2 knows the key by another URL then.
 type accountRecord struct {
-	Key        []byte    `json:"key"`           // PKCS #8
-	URL        string    `json:"url,omitempty"` // empty until the CA has answered
-	Contact    []string  `json:"contact,omitempty"`
-	Terms      string    `json:"terms,omitempty"` // URL of the terms that were agreed to
-	Created    time.Time `json:"created"`
-	Registered time.Time `json:"registered,omitzero"` // when it was last registered; bounds how often a lost account is
+	Key        []byte        `json:"key"`           // PKCS #8
+	URL        string        `json:"url,omitempty"` // over v2; empty until the CA has answered
+	Contact    []string      `json:"contact,omitempty"`
+	Terms      string        `json:"terms,omitempty"` // URL of the terms that were agreed to
+	V1         *registration `json:"v1,omitempty"`    // nil: never registered over v1
+	Created    time.Time     `json:"created"`
+	Registered time.Time     `json:"registered,omitzero"` // when it was last registered; bounds how often a lost account is
+}
+
+// registration is the account as ACME v1 knows it.
+type registration struct {
+	URL   string `json:"url,omitempty"`   // empty: the CA gave none
+	Terms string `json:"terms,omitempty"` // URL of the terms that were agreed to
+}
+
+// known reports whether the account is registered over the protocol.
+func (r *accountRecord) known(p Protocol) bool {
+	if p == ProtocolV1 {
+		return r.V1 != nil
+	}
+	return r.URL != ""
+}
+
+// at returns the account's URL over the protocol.
+func (r *accountRecord) at(p Protocol) string {
+	switch {
+	case p != ProtocolV1:
+		return r.URL
+	case r.V1 != nil:
+		return r.V1.URL
+	}
+	return ""
+}
+
+// register notes what the CA answered over the protocol.
+func (r *accountRecord) register(p Protocol, url, terms string) {
+	if p == ProtocolV1 {
+		r.V1 = &registration{URL: url, Terms: terms}
+		return
+	}
+	r.URL, r.Terms = url, terms
 }
 
 // reregisterPause bounds how often an account that the CA lost is registered again.
@@ -71,19 +106,19 @@ func (a *accounts) set(acct *account) {
 func (c *Client) accountName() string { return "acme/" + c.cfg.Name + "/account" }
 
 // account returns the fleet's account at the CA and makes it if there is none. A store that does not answer never leads to another account.
-func (c *Client) account(ctx context.Context, d registrar) (*account, error) {
-	if acct := c.accounts.get(); acct != nil {
+func (c *Client) account(ctx context.Context, d dialect) (*account, error) {
+	if acct := c.accounts.get(); acct != nil && acct.known(d.protocol()) {
 		return acct, nil
 	}
 	return c.inTurn(ctx, func() (*account, error) {
-		if acct := c.accounts.get(); acct != nil {
+		if acct := c.accounts.get(); acct != nil && acct.known(d.protocol()) {
 			return acct, nil
 		}
 		acct, _, err := c.loadAccount(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if acct == nil || acct.URL == "" {
+		if acct == nil || !acct.known(d.protocol()) {
 			if acct, err = c.registerUnderLease(ctx, d, ""); err != nil {
 				return nil, err
 			}
@@ -95,12 +130,12 @@ func (c *Client) account(ctx context.Context, d registrar) (*account, error) {
 
 // replaceLost registers an account again that the CA says it does not know, with the same key: CAA and DNS records may name its URL, and a
 // restored CA may know it again. Another node may have done it already.
-func (c *Client) replaceLost(ctx context.Context, d registrar, lost *account) (*account, error) {
+func (c *Client) replaceLost(ctx context.Context, d dialect, lost *account) (*account, error) {
 	return c.inTurn(ctx, func() (*account, error) {
 		if acct := c.accounts.get(); acct != nil && acct.Registered.After(lost.Registered) {
 			return acct, nil
 		}
-		acct, err := c.registerUnderLease(ctx, d, lost.URL)
+		acct, err := c.registerUnderLease(ctx, d, lost.at(d.protocol()))
 		if err != nil {
 			return nil, err
 		}
@@ -145,7 +180,7 @@ func (c *Client) loadAccount(ctx context.Context) (*account, storage.Version, er
 }
 
 // registerUnderLease makes or remakes the account while no other node does. lost is the URL that the CA does not know, or empty for a first account.
-func (c *Client) registerUnderLease(ctx context.Context, d registrar, lost string) (*account, error) {
+func (c *Client) registerUnderLease(ctx context.Context, d dialect, lost string) (*account, error) {
 	lease, err := c.cfg.Store.Lease(ctx, c.accountName())
 	if err != nil {
 		return nil, fmt.Errorf("get the lease for the account at %s: %w", c.cfg.Name, err)
@@ -168,7 +203,7 @@ func (c *Client) registerUnderLease(ctx context.Context, d registrar, lost strin
 		return nil, err
 	case acct == nil:
 		acct, err = newAccount(c.cfg.Contact)
-	case acct.URL != lost:
+	case acct.known(d.protocol()) && acct.at(d.protocol()) != lost:
 		return acct, nil
 	case lost != "":
 		err = c.mayRegisterAgain(acct)
@@ -207,25 +242,27 @@ func (c *Client) mayRegisterAgain(acct *account) error {
 }
 
 // register stores the key, tells the CA, and stores what it answered. In this order, so that a crash in between costs a request and not an account.
-func (c *Client) register(ctx context.Context, d registrar, acct *account, version storage.Version) (*account, error) {
-	again := acct.URL != ""
+func (c *Client) register(ctx context.Context, d dialect, acct *account, version storage.Version) (*account, error) {
+	again := acct.known(d.protocol())
 	next := *acct
 	next.Registered = time.Now().UTC()
 	version, err := c.storeAccount(ctx, &next, version)
 	if err != nil {
 		return nil, err
 	}
-	if next.URL, next.Terms, err = d.register(ctx, next.key, next.Contact); err != nil {
+	url, terms, err := d.register(ctx, next.key, next.Contact)
+	if err != nil {
 		return nil, err
 	}
+	next.accountRecord.register(d.protocol(), url, terms)
 	if _, err = c.storeAccount(ctx, &next, version); err != nil {
 		return nil, err
 	}
 	if again {
 		c.log.Error("the CA had lost the account; it was registered again with the same key: CAA and DNS records that name its URL may need a change",
-			zap.String("old_account", acct.URL), zap.String("account", next.URL))
+			zap.String("old_account", acct.at(d.protocol())), zap.String("account", url))
 	} else {
-		c.log.Info("account registered", zap.String("account", next.URL), zap.String("terms", next.Terms))
+		c.log.Info("account registered", zap.String("account", url), zap.String("terms", terms))
 	}
 	return &next, nil
 }
