@@ -69,10 +69,10 @@ func (c *Client) begun(ctx context.Context, d dialect, a *attempt, az *authoriza
 		return nil, c.authorizationInvalid(az)
 	case statusExpired, statusDeactivated, statusRevoked:
 		a.dead = true
-		return nil, &Problem{CA: c.cfg.Name, Op: "read the authorization", Identifier: az.identifier.Value, scope: ScopeName,
+		return nil, &Problem{CA: c.cfg.Name, Op: "read the authorization", Identifier: clean(az.name()), scope: ScopeName,
 			Detail: "the authorization is " + az.status, Advice: "a new order is placed at the next attempt"}
 	}
-	name := strings.ToLower(az.identifier.Value)
+	name := az.name()
 	if !slices.Contains(a.names, name) {
 		a.dead = true
 		return nil, c.strange("read the authorization", fmt.Errorf("it is for %q, which was not asked for", clean(az.identifier.Value)))
@@ -213,7 +213,7 @@ func (c *Client) firstLook(ctx context.Context, s *solving) (time.Duration, erro
 
 // authorizationInvalid makes a Problem of the challenge that failed, and has the next attempt for the name use another type.
 func (c *Client) authorizationInvalid(az *authorization) error {
-	name := strings.ToLower(az.identifier.Value)
+	name := az.name()
 	for _, ch := range az.challenges {
 		if ch.status != statusInvalid && ch.problem == nil {
 			continue

@@ -2,13 +2,16 @@ package acmeclient
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -17,15 +20,10 @@ import (
 // maxNames is what Let's Encrypt's default profile takes; other CAs take fewer and say so.
 const maxNames = 100
 
-// checkRequest returns the sorted names of a request whose CSR is for exactly these names, and the CSR.
+// checkRequest returns the sorted names of a request whose CSR is for exactly these names, and the CSR. The names themselves are checked before.
 func checkRequest(r *Request) ([]string, *x509.CertificateRequest, error) {
 	if len(r.Names) == 0 || len(r.Names) > maxNames {
 		return nil, nil, fmt.Errorf("%d names, allowed are 1 to %d", len(r.Names), maxNames)
-	}
-	for _, n := range r.Names {
-		if err := checkName(n); err != nil {
-			return nil, nil, err
-		}
 	}
 	names := slices.Compact(slices.Sorted(slices.Values(r.Names)))
 	csr, err := x509.ParseCertificateRequest(r.CSR)
@@ -35,32 +33,31 @@ func checkRequest(r *Request) ([]string, *x509.CertificateRequest, error) {
 	if err := csr.CheckSignature(); err != nil {
 		return nil, nil, fmt.Errorf("check the CSR's signature: %w", err)
 	}
+	if err := checkKey(csr.PublicKey); err != nil {
+		return nil, nil, err
+	}
 	if got := sans(csr.DNSNames, csr.IPAddresses); !slices.Equal(got, names) {
 		return nil, nil, fmt.Errorf("the CSR is for %s, not for %s", strings.Join(got, ", "), strings.Join(names, ", "))
 	}
 	return names, csr, nil
 }
 
-// checkName refuses what no CA of ours can validate before it costs a request.
-func checkName(n string) error {
-	if ip, err := netip.ParseAddr(n); err == nil {
-		if ip.Zone() != "" || ip.String() != n {
-			return fmt.Errorf("address %q is not in canonical form", n)
+// checkKey refuses keys that public CAs do not sign: Let's Encrypt takes P-256, P-384 and RSA with 2048, 3072 or 4096 bits.
+func checkKey(key crypto.PublicKey) error {
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		if k.Curve == elliptic.P256() || k.Curve == elliptic.P384() {
+			return nil
+		}
+		return fmt.Errorf("the CSR's key is on the curve %s, allowed are P-256 and P-384", k.Params().Name)
+	case *rsa.PublicKey:
+		if bits := k.N.BitLen(); bits != 2048 && bits != 3072 && bits != 4096 {
+			return fmt.Errorf("the CSR's RSA key has %d bits, allowed are 2048, 3072 and 4096", bits)
 		}
 		return nil
 	}
-	if strings.HasPrefix(n, "*.") {
-		return &Problem{Op: "place the order", Identifier: n, scope: ScopeName, Detail: "wildcards need dns-01, which is not supported yet",
-			Advice: "list the names one by one, or use on-demand certificates"}
-	}
-	if len(n) > 253 || !canonicalName.MatchString(n) {
-		return fmt.Errorf("%q is not a canonical name", clean(n))
-	}
-	return nil
+	return fmt.Errorf("the CSR's key is a %T, allowed are ECDSA and RSA", key)
 }
-
-// canonicalName is a DNS name in lower case and A-labels without a trailing dot.
-var canonicalName = regexp.MustCompile(`^([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
 
 // sans returns names and addresses, sorted, in lower case, each once.
 func sans(dns []string, ips []net.IP) []string {

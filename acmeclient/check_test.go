@@ -3,11 +3,12 @@ package acmeclient
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"math/big"
 	"strings"
 	"testing"
@@ -21,6 +22,26 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 		t.Fatal(err)
 	}
 	return key
+}
+
+func rsaKey(t *testing.T, bits int) *rsa.PrivateKey {
+	t.Helper()
+	t.Setenv("GODEBUG", "rsa1024min=0") // to make the keys that are refused
+	key, err := rsa.GenerateKey(rand.Reader, bits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// requestWith is newRequest with a key on the curve.
+func requestWith(t *testing.T, curve elliptic.Curve, names ...string) Request {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(curve, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return requestFor(t, key, names...)
 }
 
 func issueCert(t *testing.T, tmpl, parent *x509.Certificate, pub crypto.PublicKey, signer crypto.Signer) *x509.Certificate {
@@ -88,23 +109,24 @@ func TestCheckRequest_RefusesBeforeAnythingIsAsked(t *testing.T) {
 		t.Errorf("good request: %v, %v", names, err)
 	}
 	for name, r := range map[string]Request{
-		"no names":                {CSR: good.CSR},
-		"other names in the CSR":  {Names: []string{"b.test"}, CSR: good.CSR},
-		"no CSR":                  {Names: []string{"a.test"}},
-		"capitals":                newRequest(t, "A.test"),
-		"trailing dot":            {Names: []string{"a.test."}, CSR: good.CSR},
-		"port":                    {Names: []string{"a.test:443"}, CSR: good.CSR},
-		"unicode":                 {Names: []string{"ä.test"}, CSR: good.CSR},
-		"empty label":             {Names: []string{"a..test"}, CSR: good.CSR},
-		"address in a long form":  {Names: []string{"2001:db8:0::1"}, CSR: good.CSR},
-		"address with a zone":     {Names: []string{"fe80::1%eth0"}, CSR: good.CSR},
-		"too many names":          {Names: make([]string, maxNames+1), CSR: good.CSR},
-		"wildcard without dns-01": newRequest(t, "*.a.test"),
+		"no names":               {CSR: good.CSR},
+		"other names in the CSR": {Names: []string{"b.test"}, CSR: good.CSR},
+		"no CSR":                 {Names: []string{"a.test"}},
+		"too many names":         {Names: make([]string, maxNames+1), CSR: good.CSR},
+		"key on P-521":           requestWith(t, elliptic.P521(), "a.test"),
 	} {
-		_, _, err := checkRequest(&r)
-		var p *Problem
-		if err == nil || errors.As(err, &p) != strings.HasPrefix(name, "wildcard") {
-			t.Errorf("%s: %v", name, err)
+		if _, _, err := checkRequest(&r); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	for _, key := range []crypto.PublicKey{rsaKey(t, 1024).Public(), rsaKey(t, 2056).Public(), ed25519.PublicKey{}} {
+		if err := checkKey(key); err == nil {
+			t.Errorf("%T is taken", key)
+		}
+	}
+	for _, key := range []crypto.PublicKey{rsaKey(t, 2048).Public(), newKey(t).Public()} {
+		if err := checkKey(key); err != nil {
+			t.Error(err)
 		}
 	}
 }

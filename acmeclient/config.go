@@ -30,6 +30,7 @@ const (
 const (
 	ChallengeTLSALPN01 = "tls-alpn-01" // RFC 8737
 	ChallengeHTTP01    = "http-01"     // RFC 8555 §8.3
+	ChallengeDNS01     = "dns-01"      // RFC 8555 §8.4; the only one for wildcards
 )
 
 // Config describes one CA.
@@ -45,6 +46,10 @@ type Config struct {
 
 	// Roots are what the CA's own HTTPS certificate must chain to; nil means the system's.
 	Roots *x509.CertPool
+
+	// Private: the CA is none of the public ones. It may issue for single labels, reserved names and private addresses, which are refused
+	// otherwise before anything is sent. A CA with Roots of its own, or on loopback, counts as private.
+	Private bool
 
 	// Contact are the account's contact URLs ("mailto:...").
 	Contact []string
@@ -91,6 +96,9 @@ var caName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 func (c Config) withDefaults() Config {
 	if c.Protocol == "" {
 		c.Protocol = ProtocolAuto
+	}
+	if u, err := parseURL(c.Directory, true); c.Roots != nil || err == nil && isLoopback(u.Hostname()) {
+		c.Private = true
 	}
 	if len(c.Challenges) == 0 {
 		c.Challenges = []string{ChallengeTLSALPN01, ChallengeHTTP01}

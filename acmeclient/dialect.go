@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"encoding/json"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -113,6 +114,15 @@ type authorization struct {
 	wildcard   bool
 	challenges []challenge
 	retryAfter time.Duration
+}
+
+// name returns what was ordered: the identifier of a wildcard's authorization comes without its "*." (RFC 8555 §7.1.4), save from a CA that errs.
+func (az *authorization) name() string {
+	n := strings.ToLower(az.identifier.Value)
+	if az.wildcard && !strings.HasPrefix(n, "*.") {
+		n = "*." + n
+	}
+	return n
 }
 
 // challenge is one way to answer it.

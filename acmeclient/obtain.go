@@ -60,6 +60,9 @@ func (c *Client) Obtain(ctx context.Context, r Request) (*Certificate, error) {
 	if err := c.open(); err != nil {
 		return nil, err
 	}
+	if err := c.checkNames(r.Names); err != nil {
+		return nil, c.failed(ctx, err, r.Names)
+	}
 	names, csr, err := checkRequest(&r)
 	if err != nil {
 		return nil, c.failed(ctx, fmt.Errorf("check the request: %w", err), r.Names)

@@ -2,6 +2,7 @@ package acmeclient
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -296,6 +297,12 @@ func newRequest(t *testing.T, names ...string) Request {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return requestFor(t, key, names...)
+}
+
+// requestFor makes a CSR for the names with the key.
+func requestFor(t *testing.T, key crypto.Signer, names ...string) Request {
+	t.Helper()
 	tmpl := &x509.CertificateRequest{}
 	for _, n := range names {
 		if ip := net.ParseIP(n); ip != nil {
