@@ -100,7 +100,7 @@ func (p *program) join(cfg *config.Config) error {
 		HTTPS: p.https, HTTP: p.http,
 		GetCertificate: p.certs.GetCertificate,
 		Challenges:     p.responder.HTTP,
-		Limits:         limitsOf(cfg.Listen.Limits),
+		Limits:         limitsOf(cfg),
 		MinVersion:     map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}[cfg.TLS.MinVersion],
 		Logger:         p.log, AccessLog: p.access.Logger,
 		Metrics: p.metrics.Proxy(),
@@ -270,9 +270,11 @@ func addresses(lns []net.Listener) []string {
 	return all
 }
 
-func limitsOf(l config.Limits) proxy.Limits {
+func limitsOf(cfg *config.Config) proxy.Limits {
+	l := cfg.Listen.Limits
 	return proxy.Limits{
 		HandshakeTimeout: l.HandshakeTimeout,
+		CertificateWait:  max(30*time.Second, cfg.OnDemand.MaxWait+5*time.Second), // longer than certs takes to give up
 		HeaderTimeout:    l.HeaderTimeout,
 		IdleTimeout:      l.IdleTimeout,
 		HeaderBytes:      int(l.HeaderBytes),
