@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"net/http"
 	"os"
 	"os/exec"
@@ -22,8 +21,7 @@ func TestProgram_SurvivesKillDuringIssuance(t *testing.T) {
 	}
 	moments := []string{"newOrder", "authorization", "challenge", "finalize", "certificate"}
 	reached := make(chan struct{}, 1)
-	var armed chan string // holds the endpoint at which the CA tells us, and then answers slowly
-	armed = make(chan string, 1)
+	armed := make(chan string, 1) // holds the endpoint at which the CA tells us, and then answers slowly
 	l := newLodge(t, devca.Config{Fault: func(_ http.ResponseWriter, _ *http.Request, endpoint string) bool {
 		select {
 		case at := <-armed:
@@ -93,7 +91,7 @@ func (l *lodge) startProcess() *process {
 		l.t.Fatal(err)
 	}
 	eventually(l.t, "the process serves", func() bool {
-		return strings.Contains(p.log.String(), "serving") || bytes.Contains([]byte(p.log.String()), []byte("gatelodge:"))
+		return strings.Contains(p.log.String(), "serving") || strings.Contains(p.log.String(), "gatelodge:")
 	})
 	if !strings.Contains(p.log.String(), "serving") {
 		l.t.Fatalf("the process did not start:\n%s", p.log)
