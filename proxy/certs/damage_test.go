@@ -94,6 +94,10 @@ func TestManager_HealsDamagedCertificates(t *testing.T) {
 // Each call of storage fails in turn, with and without having done its work, for a first order, a restart and a renewal. Never may that
 // lose a certificate that was issued, or cost an order more than the failure itself can explain.
 func TestManager_StorageFaultsAtEachCall(t *testing.T) {
+	skips := 4
+	if testing.Short() {
+		skips = 2 // each call fails once; when it does so makes the rest
+	}
 	for op, prefixes := range map[storagetest.Op][]string{
 		storagetest.Get: {"certs/", "pending/", "failures/", "index/"}, storagetest.PutIf: {"certs/", "pending/", "index/"},
 		storagetest.Delete: {"pending/"}, storagetest.Lease: {"issue/"}, storagetest.Release: {"issue/"},
@@ -102,7 +106,7 @@ func TestManager_StorageFaultsAtEachCall(t *testing.T) {
 			for _, applied := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s %s applied %v", op, prefix, applied), func(t *testing.T) {
 					t.Parallel()
-					for skip := range 4 {
+					for skip := range skips {
 						synctest.Test(t, func(t *testing.T) {
 							lifeWithFault(t, storagetest.Fault{Op: op, Prefix: prefix, Skip: skip, Times: 2, Applied: applied})
 						})

@@ -61,6 +61,7 @@ func TestManager_ObtainsListedNamesWithoutVisitors(t *testing.T) {
 
 func TestManager_ThousandFirstHandshakesAreOneOrder(t *testing.T) {
 	h := newHouse(t)
+	h.set.MaxWait = time.Minute // the clients alone take a while on a slow machine
 	release := make(chan struct{})
 	h.ca.script(func(context.Context, *Request) error { <-release; return nil })
 	h.open()
@@ -351,6 +352,57 @@ func TestManager_CloseInterruptsOrdersAndLeavesTheirKeys(t *testing.T) {
 		if err := h.refuse("b.example.com"); !errors.Is(err, errClosed) {
 			t.Errorf("after Close: %v", err)
 		}
+	})
+}
+
+// knownGate is a gate that remembers its denials.
+type knownGate struct{ gate }
+
+func (g *knownGate) Known(name string) (allowed, known bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return false, slices.Contains(g.asked, name)
+}
+
+func TestManager_TenThousandHandshakesOfADeniedNameCostOneQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		g := &knownGate{gate{allow: deny}}
+		h.set.Permission = g
+		h.open()
+		for range 10000 {
+			if cert, err := h.m.GetCertificate((&pipeAt{remote: "192.0.2.1"}).hello("denied.example.com")); cert != nil || err != nil {
+				t.Fatal(err)
+			}
+		}
+		if g.count() != 1 || h.store.Count(storagetest.Get, "certs/") != 1 {
+			t.Errorf("%d questions, %d reads of storage", g.count(), h.store.Count(storagetest.Get, "certs/"))
+		}
+	})
+}
+
+func TestManager_KnownNamesAreNotKeptOutByStrangers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.set.Listed = []string{"listed.example.com"}
+		h.set.UnknownPerClient = -1
+		h.open()
+		first := h.must("listed.example.com")
+		h.m.Close()
+		h.gate.allow = func(string) error { time.Sleep(10 * time.Second); return errGateDown }
+		h.open()
+		for i := range maxInquiries + 500 {
+			go h.m.GetCertificate((&pipeAt{}).hello(fmt.Sprintf("n%d.example.com", i)))
+		}
+		time.Sleep(time.Second)
+		h.m.cache.drop("listed.example.com")
+		if !h.must("listed.example.com").Equal(first) {
+			t.Error("another certificate")
+		}
+		if n := h.gate.count(); n != maxInquiries {
+			t.Errorf("%d questions at a time, the bound is %d", n, maxInquiries)
+		}
+		time.Sleep(time.Minute)
 	})
 }
 

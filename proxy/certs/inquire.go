@@ -16,8 +16,7 @@ import (
 // Bounds of the first look at a name.
 const (
 	loadTimeout  = 500 * time.Millisecond // one read of storage, in a handshake
-	inquireLimit = 2 * time.Second        // everything before an order, permission included
-	maxInquiries = 1024                   // at a time
+	maxInquiries = 1024                   // for unknown names at a time; those we know are never kept out by strangers
 )
 
 // errShielded ends the handshake of a client that brings too many unknown names; see shield.
@@ -84,7 +83,7 @@ func (m *Manager) inquire(ctx context.Context, r *rules, t target, client netip.
 	q.mu.Lock()
 	f := q.m[t.name]
 	switch {
-	case f != nil && f.waiters >= maxPerName, f == nil && len(q.m) >= maxInquiries:
+	case f != nil && f.waiters >= maxPerName, f == nil && !known && len(q.m) >= maxInquiries:
 		q.mu.Unlock()
 		return undecided, nil, errBusy
 	case f == nil && !known && !m.shield.take(client, r.UnknownPerClient):
@@ -152,7 +151,7 @@ func (m *Manager) knownName(r *rules, t target) bool {
 
 // fly looks at the name for all who wait.
 func (m *Manager) fly(ctx context.Context, f *inquiry, r *rules, t target, client netip.Addr, known bool) {
-	ctx, cancel := context.WithTimeout(ctx, inquireLimit+loadTimeout)
+	ctx, cancel := context.WithTimeout(ctx, r.MaxWait)
 	defer cancel()
 	f.verdict, f.cert, f.err = m.lookAt(ctx, r, t, client)
 	if f.err == nil && !known && (f.verdict == loaded || f.verdict == wanted && !t.brief) {

@@ -20,8 +20,7 @@ import (
 func (a *attempt) issue(ctx context.Context, key *pendingKey) (*storage.Bundle, error) {
 	cas := a.r.cas(a.t)
 	if len(cas) == 0 {
-		err := fmt.Errorf("no CA is configured for %s", a.o.name)
-		return nil, a.fail(ctx, "", &ownFailure{err, "add a [[ca]] that may issue for it, or take it off the site"})
+		return nil, fmt.Errorf("no CA is configured for %s: add a [[ca]] that may issue for it, or take it off the site", a.o.name)
 	}
 	for _, ca := range cas {
 		if !a.queue.admitted(a.o, ca.Issuer.Name()) {
@@ -154,16 +153,3 @@ func (a *attempt) issueBrief(ctx context.Context) (*certificate, error) {
 	}
 	return nil, errParked
 }
-
-// ownFailure is a failure of a name that we see ourselves.
-type ownFailure struct {
-	error
-	advice string
-}
-
-func (*ownFailure) Scope() string      { return ScopeName }
-func (*ownFailure) RetryAt() time.Time { return time.Time{} }
-func (f *ownFailure) Problem() Problem { return Problem{Detail: f.Error(), Advice: f.advice} }
-func (f *ownFailure) Unwrap() error    { return f.error }
-
-var _ ExplainedFailure = (*ownFailure)(nil)

@@ -445,6 +445,9 @@ func (q *queue) apply(limit int) {
 	if q.ctx == nil {
 		return
 	}
+	for _, c := range q.circuits {
+		c.next = c.until // the reload may have mended what failed: try at once
+	}
 	for _, o := range q.orders {
 		o.cas = q.cas(o.name)
 	}

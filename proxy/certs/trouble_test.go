@@ -89,7 +89,7 @@ func TestManager_ObeysRetryAfterToTheSecond(t *testing.T) {
 							h.refuse(name)
 						}
 					}
-					time.Sleep(min(time.Minute, time.Until(end)))
+					time.Sleep(min(10*time.Minute, time.Until(end)))
 				}
 				time.Sleep(3 * time.Second)
 				h.must("a.example.com")
@@ -216,6 +216,32 @@ func TestManager_TriesTheMostRecentlyWantedName(t *testing.T) {
 		if tries := h.ca.asked(""); len(tries) != 2 || tries[1].name != "n2.example.com" {
 			t.Errorf("tried %v", tries)
 		}
+	})
+}
+
+func TestManager_ReloadThatMendsACATriesItAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t).listing("a.example.com")
+		h.log = quiet()
+		cas := h.set.CAs
+		h.set.CAs = nil
+		h.open()
+		time.Sleep(time.Hour)
+		if h.has(failureObject("a.example.com")) {
+			t.Error("a configuration without a CA is held against the name")
+		}
+		h.ca.failWith(errors.New("wrong directory"))
+		h.set.CAs = cas
+		if err := h.m.Apply(h.set); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		h.ca.failWith(nil)
+		if err := h.m.Apply(h.set); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		h.must("a.example.com")
 	})
 }
 
