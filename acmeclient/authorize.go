@@ -15,8 +15,8 @@ import (
 	"golang.org/x/crypto/acme"
 )
 
-// authorize proves control over each identifier of the order whose authorization is not valid yet. All challenges are published and told first, then all
-// authorizations are awaited, so that an order for many names takes as long as its slowest.
+// authorize proves control over each identifier of the order whose authorization is not valid yet. All challenges are published first, then the CA is told
+// of all of them, then all authorizations are awaited, so that an order for many names takes as long as its slowest.
 //
 // Authorizations that stay pending are left alone: Let's Encrypt counts a deactivated pending one as a failed validation, and reuses the order otherwise.
 //
@@ -27,6 +27,7 @@ func (c *Client) authorize(ctx context.Context, d dialect, a *attempt, o *order)
 		for _, s := range open {
 			if err == nil || a.dead {
 				c.cfg.Responder.retract(ctx, s.answer)
+				c.cfg.DNS.remove(ctx, s.record)
 			}
 		}
 	}()
@@ -35,7 +36,7 @@ func (c *Client) authorize(ctx context.Context, d dialect, a *attempt, o *order)
 		if err != nil {
 			return err
 		}
-		s, err := c.begun(ctx, d, a, az)
+		s, err := c.begun(ctx, a, az)
 		if s != nil {
 			open = append(open, s)
 		}
@@ -43,9 +44,11 @@ func (c *Client) authorize(ctx context.Context, d dialect, a *attempt, o *order)
 			return err
 		}
 	}
-	for _, s := range open {
-		if err := c.awaitAuthorization(ctx, d, a, s); err != nil {
-			return err
+	for _, step := range []func(context.Context, dialect, *attempt, *solving) error{c.awaitDNS, c.tell, c.awaitAuthorization} {
+		for _, s := range open {
+			if err := step(ctx, d, a, s); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -54,13 +57,16 @@ func (c *Client) authorize(ctx context.Context, d dialect, a *attempt, o *order)
 // solving is an authorization whose challenge is published.
 type solving struct {
 	az     *authorization
-	answer *published // nil: the CA works on a challenge that we know nothing of
+	ch     *challenge // nil: the CA works on one that we know nothing of
+	answer *published // http-01, tls-alpn-01
+	record *dnsRecord // dns-01
+	told   bool       // the CA knows, from us or a predecessor
 	done   bool       // the CA has said at once that the challenge is valid
 }
 
-// begun gets an authorization under way: chooses a challenge, publishes its answer, tells the CA. It returns nil if nothing is to be done. What is
-// returned is published, beside an error, too.
-func (c *Client) begun(ctx context.Context, d dialect, a *attempt, az *authorization) (*solving, error) {
+// begun gets an authorization under way: chooses a challenge and publishes its answer. It returns nil if nothing is to be done. What is returned is
+// published, beside an error, too.
+func (c *Client) begun(ctx context.Context, a *attempt, az *authorization) (*solving, error) {
 	switch az.status {
 	case statusValid:
 		return nil, nil
@@ -77,30 +83,36 @@ func (c *Client) begun(ctx context.Context, d dialect, a *attempt, az *authoriza
 		a.dead = true
 		return nil, c.strange("read the authorization", fmt.Errorf("it is for %q, which was not asked for", clean(az.identifier.Value)))
 	}
-	ch, err := c.choose(name, az)
+	ch, err := c.choose(ctx, name, az)
 	if err != nil {
 		a.dead = true
 		return nil, err
 	}
+	s := &solving{az: az, ch: ch, told: ch == nil || ch.status == statusProcessing}
 	if ch == nil {
-		return &solving{az: az}, nil
+		return s, nil
 	}
-	s := &solving{az: az}
+	if ch.typ == ChallengeDNS01 {
+		s.record, err = c.presentDNS(ctx, a, name, ch)
+		return s, err
+	}
 	if s.answer, err = prepare(a.account.key, ch, name); err != nil {
 		return nil, err
 	}
-	if err := c.cfg.Responder.publish(ctx, s.answer); err != nil {
-		return s, err
+	return s, c.cfg.Responder.publish(ctx, s.answer)
+}
+
+// tell tells the CA that the challenge is answered, unless a predecessor did.
+func (c *Client) tell(ctx context.Context, d dialect, a *attempt, s *solving) error {
+	if s.told {
+		return nil
 	}
-	if ch.status == statusProcessing { // told by a predecessor
-		return s, nil
-	}
-	status, err := d.accept(ctx, ch)
+	status, err := d.accept(ctx, s.ch)
 	if isKind(err, "malformed") || isKind(err, "unauthorized") { // the CA no longer waits for it: look what became of it
-		return s, c.recheck(ctx, d, a, s, err)
+		return c.recheck(ctx, d, a, s, err)
 	}
-	s.done = status == statusValid
-	return s, err
+	s.told, s.done = err == nil, status == statusValid
+	return err
 }
 
 // recheck looks at an authorization whose challenge the CA did not want to be told; cause is how it said so.
@@ -121,31 +133,42 @@ func (c *Client) recheck(ctx context.Context, d dialect, a *attempt, s *solving,
 }
 
 // choose returns the challenge to solve: one that the CA works on already, else by preference, where the type that failed for the name last time comes last. It
-// returns nil without error if the CA works on a challenge of a type that we do not solve.
-func (c *Client) choose(name string, az *authorization) (*challenge, error) {
+// returns nil without error if the CA works on a challenge of a type that we do not solve. dns-01 is passed over where no provider can write for the name, as
+// long as there is another type.
+func (c *Client) choose(ctx context.Context, name string, az *authorization) (*challenge, error) {
+	types := c.types(name)
 	for i := range az.challenges {
 		ch := &az.challenges[i]
 		if ch.status == statusProcessing || ch.status == statusValid {
-			if slices.Contains(c.cfg.Challenges, ch.typ) && validToken(ch.token) {
+			if slices.Contains(types, ch.typ) && validToken(ch.token) {
 				ch.status = statusProcessing
 				return ch, nil
 			}
 			return nil, nil
 		}
 	}
-	var offered []string
-	for _, typ := range c.rotation.order(name, c.cfg.Challenges) {
-		for i := range az.challenges {
-			if ch := &az.challenges[i]; ch.typ == typ && validToken(ch.token) && ch.url != "" {
-				return ch, nil
+	var noDNS error
+	for _, typ := range types {
+		i := slices.IndexFunc(az.challenges, func(ch challenge) bool { return ch.typ == typ && validToken(ch.token) && ch.url != "" })
+		if i < 0 {
+			continue
+		}
+		if typ == ChallengeDNS01 && len(types) > 1 {
+			if _, noDNS = c.cfg.DNS.locate(ctx, name); noDNS != nil {
+				continue
 			}
 		}
+		return &az.challenges[i], nil
 	}
+	if noDNS != nil {
+		return nil, noDNS
+	}
+	var offered []string
 	for _, ch := range az.challenges {
 		offered = append(offered, clean(ch.typ))
 	}
 	return nil, &Problem{CA: c.cfg.Name, Op: "choose a challenge", Identifier: name, scope: ScopeName,
-		Detail: fmt.Sprintf("the CA offers %s, we are to use %s", strings.Join(offered, ", "), strings.Join(c.cfg.Challenges, ", ")),
+		Detail: fmt.Sprintf("the CA offers %s, we are to use %s", strings.Join(offered, ", "), strings.Join(types, ", ")),
 		Advice: "allow one of the offered challenge types in `challenges`"}
 }
 

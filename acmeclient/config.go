@@ -60,7 +60,10 @@ type Config struct {
 	// Challenges are the challenge types to use, in order of preference. Empty means tls-alpn-01, http-01.
 	Challenges []string
 
-	// Store keeps the account, orders in progress and limits below "acme/<Name>/", and challenges below "acme/challenges/". Required.
+	// DNS answers dns-01; one serves all CAs of the process. Wildcards are proved by it, whether or not Challenges has dns-01. Nil: there are none.
+	DNS *DNSSolver
+
+	// Store keeps the account, orders in progress and limits below "acme/<Name>/", and challenges below "acme/challenges/" and "acme/dns/". Required.
 	Store storage.Store
 
 	// Responder publishes challenges; one serves all CAs of the process. Required.
@@ -133,8 +136,10 @@ func (c Config) validate() error {
 		fault("protocol %q: \"auto\" or \"2\" is allowed", c.Protocol)
 	}
 	for i, t := range c.Challenges {
-		if t != ChallengeTLSALPN01 && t != ChallengeHTTP01 {
-			fault("challenge %q: %q and %q are supported", t, ChallengeTLSALPN01, ChallengeHTTP01)
+		if t != ChallengeTLSALPN01 && t != ChallengeHTTP01 && t != ChallengeDNS01 {
+			fault("challenge %q: %q, %q and %q are supported", t, ChallengeTLSALPN01, ChallengeHTTP01, ChallengeDNS01)
+		} else if t == ChallengeDNS01 && c.DNS == nil {
+			fault("challenge %q needs a DNS provider", t)
 		} else if slices.Contains(c.Challenges[:i], t) {
 			fault("challenge %q is listed twice", t)
 		}

@@ -14,12 +14,12 @@ import (
 // nameRules are what names may be ordered at a CA. What they refuse costs no request, and no step of a rate limit.
 type nameRules struct {
 	private   bool // the CA is none of the public ones: it may issue for names and addresses that nobody on the Internet owns
-	wildcards bool // dns-01 is among the challenges: nothing else proves a wildcard (Baseline Requirements 3.2.2.4)
+	wildcards bool // there is a DNS provider: nothing but dns-01 proves a wildcard (Baseline Requirements 3.2.2.4)
 }
 
 // checkNames refuses names that the CA cannot issue for.
 func (c *Client) checkNames(names []string) error {
-	rules := nameRules{private: c.cfg.Private, wildcards: slices.Contains(c.cfg.Challenges, ChallengeDNS01)}
+	rules := nameRules{private: c.cfg.Private, wildcards: c.cfg.DNS != nil}
 	for _, n := range names {
 		if err := rules.check(n); err != nil {
 			return err
@@ -42,7 +42,7 @@ func (r nameRules) check(n string) error {
 		fault, advice = publicFault(n)
 	}
 	if fault == "" && strings.HasPrefix(n, "*.") && !r.wildcards {
-		fault, advice = "wildcards need dns-01, which is not among the challenges", "configure dns-01, or list the names one by one"
+		fault, advice = "wildcards need dns-01, and no DNS provider is configured", "add a [dns.NAME] with the name's zone, or list the names one by one"
 	}
 	if fault == "" {
 		return nil

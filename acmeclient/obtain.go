@@ -104,7 +104,7 @@ func (c *Client) issue(ctx context.Context, a *attempt) (*Certificate, error) {
 func (c *Client) startOver(ctx context.Context, d dialect, a *attempt) (*Certificate, error) {
 	c.orders.forget(ctx, a.object)
 	a.resumed, a.dead = false, false
-	if err := c.limits.check(ctx, a.names); err != nil {
+	if err := c.placeable(ctx, a.names); err != nil {
 		return nil, err
 	}
 	d, o, err := c.begin(ctx, d, a)
@@ -121,7 +121,7 @@ func (c *Client) resumeOrBegin(ctx context.Context, a *attempt) (dialect, *order
 		return nil, nil, err
 	}
 	if record == nil {
-		if err := c.limits.check(ctx, a.names); err != nil {
+		if err := c.placeable(ctx, a.names); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -135,7 +135,7 @@ func (c *Client) resumeOrBegin(ctx context.Context, a *attempt) (dialect, *order
 		if o != nil || err != nil {
 			return d, o, err
 		}
-		if err := c.limits.check(ctx, a.names); err != nil {
+		if err := c.placeable(ctx, a.names); err != nil {
 			return nil, nil, err
 		}
 	}

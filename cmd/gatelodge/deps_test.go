@@ -21,6 +21,7 @@ func importRules() []rule {
 	return []rule{
 		{"gatelodge/storage/...", []string{"gatelodge/storage/..."}, "storage knows bytes and names, nothing of what they mean"},
 		{"gatelodge/acmeclient/devca/...", []string{"gatelodge/acmeclient/devca/..."}, "a CA that shared code with the client would share its mistakes"},
+		{"gatelodge/acmeclient/dnsprovider", nil, "settings in, a libdns provider out"},
 		{"gatelodge/acmeclient", []string{"gatelodge/storage"}, "a library of its own that another program could import"},
 		{"gatelodge/proxy/hostname", nil, "the leaf that decides what is the same host"},
 		{"gatelodge/proxy/upstream", nil, "no routing in it, and a request must not be able to reach an account key"},
