@@ -11,4 +11,11 @@ apt_peers() { # apt_peers COMMAND=PACKAGE...
 	$sudo apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}"
 }
+go_peer() { # go_peer PACKAGE VERSION
+	local name=${1##*/}
+	local dir=$HOME/.cache/gatelodge-peers/$name-$2
+	[ -x "$dir/$name" ] || CGO_ENABLED=0 GOBIN=$dir go install -trimpath -ldflags '-s -w' "$1@$2"
+	PATH=$dir:$PATH
+}
 apt_peers chromium=chromium certutil=libnss3-tools curl=curl openssl=openssl
+go_peer github.com/versity/versitygw/cmd/versitygw v1.8.0 # an object store; older ones let several conditional writers win
