@@ -115,10 +115,14 @@ func (c *casLeases) acquire(ctx context.Context, name string) (*casLease, error)
 		switch {
 		case err == nil && claimable:
 			l, err := c.claim(ctx, name, version, nextFence(fence))
-			if err == nil || !errors.Is(err, ErrConflict) {
-				return l, err
+			switch {
+			case err == nil && time.Now().Before(l.validUntil):
+				return l, nil
+			case err == nil: // the answer took so long, or this process stood still, that somebody else may have it again
+			case !errors.Is(err, ErrConflict):
+				return nil, err
 			}
-			answered, pause = time.Now(), c.times.Poll/20 // somebody was faster: see who
+			answered, pause = time.Now(), c.times.Poll/20 // see who has it
 		case err == nil:
 			answered = time.Now()
 		case ctx.Err() != nil, answered.IsZero(), time.Since(answered) > c.times.Lease:
@@ -193,12 +197,10 @@ func (c *casLeases) close(cause error) error {
 	}
 	c.mu.Unlock()
 
-	ctx, cancel := context.WithTimeout(context.Background(), c.times.Beat)
-	defer cancel()
 	errs := make([]error, len(held))
 	var wg sync.WaitGroup
 	for i, l := range held {
-		wg.Go(func() { errs[i] = l.end(ctx, ErrLeaseLost) })
+		wg.Go(func() { errs[i] = l.end(context.Background(), ErrLeaseLost) })
 	}
 	wg.Wait()
 	c.tasks.Wait()

@@ -117,7 +117,7 @@ func (l *casLease) lose(why string) {
 	l.c.log.Warn("lease lost, its work is told to stop", zap.String("lease", l.name), zap.Uint64("fence", l.record.Fence), zap.String("reason", why))
 }
 
-// Release implements Lease. If the store cannot be reached, others get the lease after a LeaseTimes.Lease and an eighth.
+// Release implements Lease. It tries for a Beat at most; if the store cannot be reached, others get the lease after a LeaseTimes.Lease and an eighth.
 func (l *casLease) Release(ctx context.Context) error { return l.end(ctx, context.Canceled) }
 
 // end tells the holder's work to stop before anybody else can begin, and gives the lease up, even one that was lost: it may not have been taken yet.
@@ -126,6 +126,8 @@ func (l *casLease) end(ctx context.Context, cause error) error {
 		l.cancel(cause)
 		l.stop()
 		<-l.stopped
+		ctx, cancel := context.WithTimeout(ctx, l.c.times.Beat)
+		defer cancel()
 		if err := l.free(ctx); err != nil {
 			l.err = fmt.Errorf("release lease %s: %w", l.name, err)
 		}
