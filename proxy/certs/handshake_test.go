@@ -444,6 +444,24 @@ func TestShield_CutsOffClientsThatBringUnknownNames(t *testing.T) {
 	})
 }
 
+func TestShield_CountsInternalNamesBelowAWildcard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t).listing("*.internal")
+		h.set.CAs = []CA{{Issuer: h.ca, Names: []string{"*.internal"}, Internal: true}}
+		h.open()
+		for i := range 1000 {
+			cert, err := h.m.GetCertificate((&pipeAt{remote: "192.0.2.1"}).hello(fmt.Sprintf("n%d.internal", i)))
+			if (cert == nil) == (err == nil) {
+				t.Fatalf("%v, %v", cert, err)
+			}
+		}
+		h.wantIssued("", 10)
+		if n := h.store.Count("", "certs/"); n != 0 {
+			t.Errorf("%d calls of storage", n)
+		}
+	})
+}
+
 func TestShield_CountsNeitherAllowedNorStoredNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)

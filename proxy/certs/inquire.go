@@ -32,12 +32,18 @@ const (
 	wanted            // there is none, and there should be
 )
 
+// finding is the result of a first look.
+type finding struct {
+	verdict verdict
+	cert    *certificate // loaded
+	round   *round       // wanted: the order that is on its way
+}
+
 // inquiry is one flight: whoever else asks for the name meanwhile waits for its result.
 type inquiry struct {
-	done    chan struct{} // closed when the rest is final
+	done    chan struct{} // closed when finding and err are final
 	waiters int
-	verdict verdict
-	cert    *certificate
+	finding finding
 	err     error
 }
 
@@ -49,21 +55,21 @@ type inquiries struct {
 
 // seek finds the certificate for a target that is not in memory: in storage, or by an order if one is allowed. It waits as long as ctx lives.
 func (m *Manager) seek(ctx context.Context, r *rules, t target, client netip.Addr) (cert *certificate, result string, err error) {
-	if !m.queue.has(t.name) {
-		v, cert, err := m.inquire(ctx, r, t, client)
-		switch {
-		case err != nil:
-			return nil, "failed", err
-		case v == loaded:
-			return cert, "loaded", nil
-		case v == denied:
+	round, err := m.queue.join(t.name)
+	if round == nil && err == nil {
+		if cert := m.cache.cert(t.name); cert.serves(time.Now()) {
+			return cert, "warm", nil // an order has just ended
+		}
+		var f finding
+		f, err = m.inquire(ctx, r, t, client)
+		if err == nil && f.verdict == loaded {
+			return f.cert, "loaded", nil
+		}
+		if err == nil && f.verdict == denied {
 			return nil, "denied", nil
 		}
-		if cert := m.cache.cert(t.name); cert.serves(time.Now()) {
-			return cert, "warm", nil // an order ended between the two looks
-		}
+		round = f.round
 	}
-	round, err := m.queue.want(t.name, kindNew, true)
 	if err != nil {
 		return nil, "failed", err
 	}
@@ -74,9 +80,9 @@ func (m *Manager) seek(ctx context.Context, r *rules, t target, client netip.Add
 }
 
 // inquire answers from memory if it can, else joins or starts the one flight that looks at the name.
-func (m *Manager) inquire(ctx context.Context, r *rules, t target, client netip.Addr) (verdict, *certificate, error) {
+func (m *Manager) inquire(ctx context.Context, r *rules, t target, client netip.Addr) (finding, error) {
 	if v, err := m.recall(r, t); v != undecided || err != nil {
-		return v, nil, err
+		return m.act(t, v, nil, err)
 	}
 	known := m.knownName(r, t)
 	q := &m.inquiries
@@ -85,15 +91,15 @@ func (m *Manager) inquire(ctx context.Context, r *rules, t target, client netip.
 	switch {
 	case f != nil && f.waiters >= maxPerName, f == nil && !known && len(q.m) >= maxInquiries:
 		q.mu.Unlock()
-		return undecided, nil, errBusy
+		return finding{}, errBusy
 	case f == nil && !known && !m.shield.take(client, r.UnknownPerClient):
 		q.mu.Unlock()
-		return undecided, nil, errShielded
+		return finding{}, errShielded
 	case f == nil:
 		f = &inquiry{done: make(chan struct{})}
 		if !m.goWork(func(ctx context.Context) { m.fly(ctx, f, r, t, client, known) }) {
 			q.mu.Unlock()
-			return undecided, nil, errClosed
+			return finding{}, errClosed
 		}
 		q.m[t.name] = f
 	}
@@ -106,10 +112,19 @@ func (m *Manager) inquire(ctx context.Context, r *rules, t target, client netip.
 	}()
 	select {
 	case <-f.done:
-		return f.verdict, f.cert, f.err
+		return f.finding, f.err
 	case <-ctx.Done():
-		return undecided, nil, context.Cause(ctx)
+		return finding{}, context.Cause(ctx)
 	}
+}
+
+// act orders the certificate if one is wanted, so that there is no moment between flight and order in which another flight could begin.
+func (m *Manager) act(t target, v verdict, cert *certificate, err error) (finding, error) {
+	f := finding{verdict: v, cert: cert}
+	if err == nil && v == wanted {
+		f.round, err = m.queue.want(t.name, kindNew, true)
+	}
+	return f, err
 }
 
 // recall decides what memory alone can decide, so that a flood of handshakes for a name that is denied or held back costs nothing else.
@@ -123,10 +138,10 @@ func (m *Manager) recall(r *rules, t target) (verdict, error) {
 	if err := m.heldBack(t.name); err != nil {
 		return undecided, err
 	}
-	if !t.gated {
+	if !t.gated && !t.brief {
 		return wanted, nil
 	}
-	if known, ok := r.Permission.(KnownPermission); ok {
+	if known, ok := r.Permission.(KnownPermission); ok && t.gated {
 		if allowed, ok := known.Known(t.name); ok && allowed {
 			return wanted, nil
 		} else if ok {
@@ -153,10 +168,11 @@ func (m *Manager) knownName(r *rules, t target) bool {
 func (m *Manager) fly(ctx context.Context, f *inquiry, r *rules, t target, client netip.Addr, known bool) {
 	ctx, cancel := context.WithTimeout(ctx, r.MaxWait)
 	defer cancel()
-	f.verdict, f.cert, f.err = m.lookAt(ctx, r, t, client)
-	if f.err == nil && !known && (f.verdict == loaded || f.verdict == wanted && !t.brief) {
+	v, cert, err := m.lookAt(ctx, r, t, client)
+	if err == nil && !known && (v == loaded || v == wanted && !t.brief) {
 		m.shield.giveBack(client, r.UnknownPerClient)
 	}
+	f.finding, f.err = m.act(t, v, cert, err)
 	m.inquiries.mu.Lock()
 	delete(m.inquiries.m, t.name)
 	m.inquiries.mu.Unlock()
@@ -165,7 +181,7 @@ func (m *Manager) fly(ctx context.Context, f *inquiry, r *rules, t target, clien
 
 // lookAt reads storage once and asks for permission if there is nothing that serves. A stored certificate is served without asking anybody.
 func (m *Manager) lookAt(ctx context.Context, r *rules, t target, client netip.Addr) (verdict, *certificate, error) {
-	if _, absent := m.absent.get(t.name); !absent {
+	if _, absent := m.absent.get(t.name); !absent && !t.brief {
 		cert, err := m.load(ctx, t.name)
 		if err != nil {
 			return undecided, nil, err

@@ -169,7 +169,7 @@ func (a *attempt) planNext(err error) {
 	switch {
 	case a.t.listed || a.planner.knows(a.o.name) && (a.stored != nil || !a.looked):
 		a.planner.plan(a.o.name, backoff.Next)
-	case a.looked: // it has no certificate, so that only a visitor brings it back
+	case a.looked && a.planner.knows(a.o.name): // it has no certificate, so that only a visitor brings it back
 		a.forget(a.o.name)
 	}
 }

@@ -107,6 +107,10 @@ func newQueue(log *zap.Logger) *queue {
 func (q *queue) want(name, kind string, visitor bool) (*round, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	return q.wantLocked(name, kind, visitor)
+}
+
+func (q *queue) wantLocked(name, kind string, visitor bool) (*round, error) {
 	if q.ctx == nil || q.ctx.Err() != nil {
 		return nil, errClosed
 	}
@@ -144,12 +148,14 @@ func (q *queue) hurryLocked(o *order) {
 	}
 }
 
-// has reports whether a first certificate for the name is being obtained.
-func (q *queue) has(name string) bool {
+// join is want for a first certificate that is being obtained already. It returns neither a round nor an error if there is no such order.
+func (q *queue) join(name string) (*round, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	o := q.orders[name]
-	return o != nil && o.kind == kindNew
+	if o := q.orders[name]; o == nil || o.kind != kindNew {
+		return nil, nil
+	}
+	return q.wantLocked(name, kindNew, true)
 }
 
 // wait waits for the round's result, for as long as ctx lives.
