@@ -26,7 +26,7 @@
 //  13. If the CA refuses the name, that is remembered in storage, and the name fails at once until the next attempt. (issue.go: attempt.fail)
 //     (failures.go: failures.write) (schedule.go: nextAttempt)
 //  14. If the CA itself fails, its circuit opens: names wait in the queue without their visitors, one of them is tried every few seconds, and all go on as soon as one
-//     succeeds. (circuit.go: circuit.fail, circuit.work) (queue.go: queue.resumeLocked)
+//     succeeds. (circuit.go: circuit.fail, circuit.work) (park.go: queue.parkLocked, queue.resumeLocked)
 //  15. When the certificate's time has come, listed or not, visited or not, a new one is ordered in the background while the old one serves.
 //     (schedule.go: renewal) (planner.go: Manager.plan, Manager.look)
 //  16. After a restart the planner knows every name from a small index, without listing anything. (index.go: index.put, Manager.readIndex)

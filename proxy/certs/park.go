@@ -1,0 +1,192 @@
+package certs
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// This file holds the queue's dealings with CAs that fail: which orders are parked, which one is the trial, and when all go on.
+
+// parkHopelessLocked looks at those beyond the places: they wait for their turn, but not for a CA that is known to fail, since their visitors
+// would hang for nothing.
+func (q *queue) parkHopelessLocked(now time.Time) {
+	open := false
+	for _, c := range q.circuits {
+		open = open || c.open
+	}
+	if !open {
+		return
+	}
+	hopeless := func(o *order) bool {
+		if o.trial != "" || q.reachableLocked(o, now) {
+			return false
+		}
+		q.parkLocked(o)
+		return true
+	}
+	q.renewals = slices.DeleteFunc(q.renewals, hopeless)
+	q.fresh = slices.DeleteFunc(q.fresh, hopeless)
+}
+
+// parkLocked lets the handshakes go and keeps the name.
+func (q *queue) parkLocked(o *order) {
+	o.state, o.trial, o.err = orderParked, "", errParked
+	for _, ca := range o.cas {
+		if c := q.circuits[ca]; c != nil && c.open {
+			o.err = &UnavailableError{Name: o.name, CA: ca, Since: c.since, Next: c.next, Err: c.err}
+			break
+		}
+	}
+	o.round.end(nil, o.err)
+	select {
+	case q.parked <- struct{}{}:
+	default:
+	}
+}
+
+// admitLocked reports whether some CA for the order may be asked now, and takes the turn if that is a trial.
+func (q *queue) admitLocked(o *order, now time.Time) bool {
+	for _, ca := range o.cas {
+		c := q.circuits[ca]
+		if c == nil || !c.open {
+			return true
+		}
+		if c.admits(now) {
+			c.try(o, now)
+			o.trial, o.round.trial = ca, true
+			return true
+		}
+	}
+	return len(o.cas) == 0 // the order's run says so
+}
+
+// reachableLocked is admitLocked without taking a turn.
+func (q *queue) reachableLocked(o *order, now time.Time) bool {
+	return len(o.cas) == 0 || slices.ContainsFunc(o.cas, func(ca string) bool {
+		c := q.circuits[ca]
+		return c == nil || c.admits(now)
+	})
+}
+
+// admitted reports whether a running order may go to the CA.
+func (q *queue) admitted(o *order, ca string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	c := q.circuits[ca]
+	return c == nil || !c.open || o.trial == ca
+}
+
+// failed notes a failure that concerns the CA. It reports whether the name itself is to blame: it has done this again and again, while the CA
+// worked for others.
+func (q *queue) failed(o *order, ca string, err error) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if o.blame >= blameForName {
+		return true
+	}
+	c := q.circuits[ca]
+	if c == nil {
+		c = &circuit{}
+		q.circuits[ca] = c
+	}
+	now := time.Now()
+	o.after = now.Add(trialEvery)
+	if c.fail(o, err, retryOf(err), now) {
+		q.log.Warn("CA fails, new certificates wait", zap.String("ca", ca), zap.String("name", o.name), zap.Time("next_attempt", c.next), zap.Error(err))
+	}
+	return false
+}
+
+// worked notes that the CA works, and lets those go on who wait for it.
+func (q *queue) worked(o *order, ca string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	c := q.circuits[ca]
+	if c == nil || !c.open {
+		return
+	}
+	since := c.since
+	c.work(o)
+	q.log.Info("CA works again", zap.String("ca", ca), zap.Duration("failed_for", time.Since(since)))
+	q.resumeLocked()
+}
+
+// resumeLocked puts the parked orders that may go on back into the queue, the most recently wanted first. Where a CA is
+// due for a trial, that is one. The name of the last trial goes last, so that one bad name cannot spoil every trial; and one that failed
+// itself a moment ago lets others try first.
+func (q *queue) resumeLocked() {
+	now := time.Now()
+	var ready []*order
+	for _, o := range q.orders {
+		if o.state == orderParked && !now.Before(o.after) && q.reachableLocked(o, now) {
+			ready = append(ready, o)
+		}
+	}
+	slices.SortFunc(ready, func(a, b *order) int {
+		if ta, tb := q.triedLastLocked(a), q.triedLastLocked(b); ta != tb {
+			if ta {
+				return 1
+			}
+			return -1
+		}
+		return b.wanted.Compare(a.wanted)
+	})
+	for _, o := range ready {
+		if q.admitLocked(o, now) {
+			q.enqueueLocked(o)
+		}
+	}
+	if len(ready) > 0 {
+		q.dispatchLocked()
+	}
+}
+
+func (q *queue) triedLastLocked(o *order) bool {
+	for _, c := range q.circuits {
+		if c.tried == o {
+			return true
+		}
+	}
+	return false
+}
+
+// patrol resumes parked orders when a trial or a Retry-After is due, until ctx ends.
+func (q *queue) patrol(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-q.parked:
+		}
+		for more := true; more; {
+			if !sleep(ctx, resumeInterval) {
+				return
+			}
+			q.mu.Lock()
+			q.resumeLocked()
+			more = q.anyParkedLocked()
+			q.mu.Unlock()
+		}
+	}
+}
+
+func (q *queue) anyParkedLocked() bool {
+	for _, o := range q.orders {
+		if o.state == orderParked {
+			return true
+		}
+	}
+	return false
+}
+
+// hurryLocked brings forward the next trial of the CAs that a visitor's name waits for.
+func (q *queue) hurryLocked(o *order) {
+	for _, ca := range o.cas {
+		if c := q.circuits[ca]; c != nil && o.state == orderParked {
+			c.hurry()
+		}
+	}
+}
