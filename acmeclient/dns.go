@@ -101,10 +101,11 @@ func (z *DNSZone) check() (suffixes []string, err error) {
 	if len(z.Zones) == 0 && z.DelegateTo == "" {
 		fault("at least one zone is required")
 	}
-	for _, domain := range slices.Concat(z.Zones, []string{z.DelegateTo}) {
-		if domain == "" && domain == z.DelegateTo {
-			continue
-		}
+	domains := slices.Clone(z.Zones)
+	if z.DelegateTo != "" {
+		domains = append(domains, z.DelegateTo)
+	}
+	for _, domain := range domains {
 		domain = strings.TrimSuffix(strings.ToLower(domain), ".")
 		if len(domain) > 253 || !canonicalName.MatchString(domain) {
 			fault("%q is not a domain", clean(domain))

@@ -53,6 +53,7 @@ type pebbleOptions struct {
 	nonceReject, authzReuse int // percent
 	retryAuthz, retryOrder  int // Retry-After, seconds; 0: none
 	requireEAB              bool
+	dns                     string // address of a DNS server to ask; empty: one that knows every name at 127.0.0.1
 }
 
 // newPebble starts a pebble that validates at the node's ports.
@@ -90,6 +91,9 @@ func (p *pebble) restart(t *testing.T, n *node, o pebbleOptions) {
 	dns.Run()
 	t.Cleanup(dns.Shutdown)
 	awaitTCP(t, dnsAddr)
+	if o.dns != "" {
+		dnsAddr = o.dns
+	}
 	store := db.NewMemoryStore()
 	issuer := ca.New(quiet, store, "", "ecdsa", 0, 1, map[string]ca.Profile{"minute": {Description: "60 s", ValidityPeriod: 60}})
 	validator := va.New(quiet, n.httpPort(), n.tlsPort(), true, dnsAddr, store)
