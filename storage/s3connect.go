@@ -48,7 +48,9 @@ func (s *S3) connect(ctx context.Context) error {
 		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 		o.Retryer = retry.NewStandard(func(r *retry.StandardOptions) {
 			r.MaxAttempts = 3
-			r.MaxBackoff = time.Second
+			r.Backoff = retry.BackoffDelayerFunc(func(attempt int, _ error) (time.Duration, error) {
+				return jitter(time.Duration(attempt) * 75 * time.Millisecond), nil // a handshake waits for half a second in all
+			})
 		})
 	}
 	s.client = s3.NewFromConfig(base, options)

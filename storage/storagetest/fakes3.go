@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -20,7 +21,9 @@ import (
 // A FakeS3 is an object store in memory, reached without a network: it is the transport of S3Config. It leaves out authentication and, with a
 // fault set, what the fault says.
 type FakeS3 struct {
-	server http.Handler
+	t       testing.TB
+	backend gofakes3.Backend
+	server  http.Handler
 
 	mu     sync.Mutex // guards faults
 	faults []S3Fault
@@ -37,7 +40,7 @@ func NewFakeS3(t testing.TB) *FakeS3 {
 	if err := backend.CreateBucket("test"); err != nil {
 		t.Fatal(err)
 	}
-	return &FakeS3{server: gofakes3.New(backend).Server()}
+	return &FakeS3{t: t, backend: backend, server: gofakes3.New(backend).Server()}
 }
 
 // SetS3Env makes the environment that of a client with these credentials, whatever it was before.
@@ -172,7 +175,41 @@ func UnquotedOnly(r *http.Request, serve func(*http.Request) *http.Response) (*h
 }
 
 func answerXML(r *http.Request, status int, code string) *http.Response {
-	body := `<?xml version="1.0" encoding="UTF-8"?><Error><Code>` + code + `</Code><Message>injected</Message></Error>`
+	return Answer(r, status, "application/xml", `<?xml version="1.0" encoding="UTF-8"?><Error><Code>`+code+`</Code><Message>injected</Message></Error>`)
+}
+
+// Answer is an answer of somebody else than the store.
+func Answer(r *http.Request, status int, contentType, body string) *http.Response {
 	return &http.Response{StatusCode: status, Status: http.StatusText(status), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{"Content-Type": {"application/xml"}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)), Request: r}
+		Header: http.Header{"Content-Type": {contentType}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)), Request: r}
+}
+
+// Tamper changes an object behind everybody's back.
+func (f *FakeS3) Tamper(key string, change func([]byte) []byte) {
+	f.t.Helper()
+	object, err := f.backend.GetObject("test", key, nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	file, err := io.ReadAll(object.Contents)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	file = change(file)
+	if _, err := f.backend.PutObject("test", key, map[string]string{}, bytes.NewReader(file), int64(len(file)), nil); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// Keys returns the keys of all objects, in order.
+func (f *FakeS3) Keys() (keys []string) {
+	f.t.Helper()
+	list, err := f.backend.ListBucket("test", nil, gofakes3.ListBucketPage{})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, o := range list.Contents {
+		keys = append(keys, o.Key)
+	}
+	return keys
 }
