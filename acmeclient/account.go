@@ -36,8 +36,9 @@ type accountRecord struct {
 	Key        []byte        `json:"key"`           // PKCS #8
 	URL        string        `json:"url,omitempty"` // over v2; empty until the CA has answered
 	Contact    []string      `json:"contact,omitempty"`
-	Terms      string        `json:"terms,omitempty"` // URL of the terms that were agreed to
-	V1         *registration `json:"v1,omitempty"`    // nil: never registered over v1
+	Terms      string        `json:"terms,omitempty"`       // URL of the terms that were agreed to
+	V1         *registration `json:"v1,omitempty"`          // nil: never registered over v1
+	Pending    []byte        `json:"pending_key,omitempty"` // PKCS #8, of a roll-over that is not known to have happened
 	Created    time.Time     `json:"created"`
 	Registered time.Time     `json:"registered,omitzero"` // when it was last registered; bounds how often a lost account is
 }
@@ -111,21 +112,37 @@ func (c *Client) account(ctx context.Context, d dialect) (*account, error) {
 		return acct, nil
 	}
 	return c.inTurn(ctx, func() (*account, error) {
-		if acct := c.accounts.get(); acct != nil && acct.known(d.protocol()) {
-			return acct, nil
+		acct, err := c.storedAccount(ctx, d)
+		if acct != nil || err != nil {
+			return acct, err
 		}
-		acct, _, err := c.loadAccount(ctx)
-		if err != nil {
+		if acct, err = c.registerUnderLease(ctx, d, ""); err != nil {
 			return nil, err
-		}
-		if acct == nil || !acct.known(d.protocol()) {
-			if acct, err = c.registerUnderLease(ctx, d, ""); err != nil {
-				return nil, err
-			}
 		}
 		c.accounts.set(acct)
 		return acct, nil
 	})
+}
+
+// storedAccount returns the account that there is, in turn. It is nil if there is positively none that the CA knows over the dialect.
+func (c *Client) storedAccount(ctx context.Context, d dialect) (*account, error) {
+	if acct := c.accounts.get(); acct != nil && acct.known(d.protocol()) {
+		return acct, nil
+	}
+	return c.readAccount(ctx, d)
+}
+
+// readAccount is storedAccount though one is in memory.
+func (c *Client) readAccount(ctx context.Context, d dialect) (*account, error) {
+	acct, _, err := c.loadAccount(ctx)
+	if err != nil || acct == nil || !acct.known(d.protocol()) {
+		return nil, err
+	}
+	if acct, err = c.tend(ctx, d, acct); err != nil {
+		return nil, err
+	}
+	c.accounts.set(acct)
+	return acct, nil
 }
 
 // replaceLost registers an account again that the CA says it does not know, with the same key: CAA and DNS records may name its URL, and a
@@ -168,19 +185,14 @@ func (c *Client) loadAccount(ctx context.Context) (*account, storage.Version, er
 	if err := json.Unmarshal(data, &acct.accountRecord); err != nil {
 		return nil, "", &storage.CorruptError{Name: c.accountName(), Err: errors.New("it is no account record; restore it, or remove it to make a new account")}
 	}
-	key, err := x509.ParsePKCS8PrivateKey(acct.Key)
-	if err != nil {
-		return nil, "", &storage.CorruptError{Name: c.accountName(), Err: errors.New("its key cannot be read; restore it, or remove it to make a new account")}
-	}
-	var ok bool
-	if acct.key, ok = key.(*ecdsa.PrivateKey); !ok || acct.key.Curve != elliptic.P256() {
-		return nil, "", &storage.CorruptError{Name: c.accountName(), Err: fmt.Errorf("its key is a %T, wanted is ECDSA P-256", key)}
+	if acct.key, err = parseAccountKey(acct.Key); err != nil {
+		return nil, "", &storage.CorruptError{Name: c.accountName(), Err: err}
 	}
 	return acct, version, nil
 }
 
-// registerUnderLease makes or remakes the account while no other node does. lost is the URL that the CA does not know, or empty for a first account.
-func (c *Client) registerUnderLease(ctx context.Context, d dialect, lost string) (*account, error) {
+// underLease runs work while no other node changes the account.
+func (c *Client) underLease(ctx context.Context, work func(context.Context) (*account, error)) (*account, error) {
 	lease, err := c.cfg.Store.Lease(ctx, c.accountName())
 	if err != nil {
 		return nil, fmt.Errorf("get the lease for the account at %s: %w", c.cfg.Name, err)
@@ -196,35 +208,63 @@ func (c *Client) registerUnderLease(ctx context.Context, d dialect, lost string)
 		}
 		cancel(nil)
 	}()
+	return work(ctx)
+}
 
-	acct, version, err := c.loadAccount(ctx) // whoever held the lease before may have done it
-	switch {
-	case err != nil:
-		return nil, err
-	case acct == nil:
-		acct, err = newAccount(c.cfg.Contact)
-	case acct.known(d.protocol()) && acct.at(d.protocol()) != lost:
-		return acct, nil
-	case lost != "":
-		err = c.mayRegisterAgain(acct)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return c.register(ctx, d, acct, version)
+// registerUnderLease makes or remakes the account while no other node does. lost is the URL that the CA does not know, or empty for a first account.
+func (c *Client) registerUnderLease(ctx context.Context, d dialect, lost string) (*account, error) {
+	return c.underLease(ctx, func(ctx context.Context) (*account, error) {
+		acct, version, err := c.loadAccount(ctx) // whoever held the lease before may have done it
+		switch {
+		case err != nil:
+			return nil, err
+		case acct == nil:
+			acct, err = newAccount()
+		case acct.known(d.protocol()) && acct.at(d.protocol()) != lost:
+			return acct, nil
+		case lost != "":
+			err = c.mayRegisterAgain(acct)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return c.register(ctx, d, acct, version)
+	})
 }
 
 // newAccount makes the key of an account; the CA does not know it yet.
-func newAccount(contact []string) (*account, error) {
+func newAccount() (*account, error) {
+	key, der, err := newAccountKey()
+	if err != nil {
+		return nil, err
+	}
+	return &account{key: key, accountRecord: accountRecord{Key: der, Created: time.Now().UTC()}}, nil
+}
+
+// newAccountKey makes a key, and the form that it is stored in.
+func newAccountKey() (*ecdsa.PrivateKey, []byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("make the account key: %w", err)
+		return nil, nil, fmt.Errorf("make the account key: %w", err)
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return nil, fmt.Errorf("encode the account key: %w", err)
+		return nil, nil, fmt.Errorf("encode the account key: %w", err)
 	}
-	return &account{key: key, accountRecord: accountRecord{Key: der, Contact: contact, Created: time.Now().UTC()}}, nil
+	return key, der, nil
+}
+
+// parseAccountKey reads a stored key; the error is for a person who repairs the record.
+func parseAccountKey(der []byte) (*ecdsa.PrivateKey, error) {
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, errors.New("its key cannot be read; restore it, or remove it to make a new account")
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok || key.Curve != elliptic.P256() {
+		return nil, fmt.Errorf("its key is a %T, wanted is ECDSA P-256", parsed)
+	}
+	return key, nil
 }
 
 // mayRegisterAgain refuses to register a lost account more than once a day.
@@ -245,7 +285,7 @@ func (c *Client) mayRegisterAgain(acct *account) error {
 func (c *Client) register(ctx context.Context, d dialect, acct *account, version storage.Version) (*account, error) {
 	again := acct.known(d.protocol())
 	next := *acct
-	next.Registered = time.Now().UTC()
+	next.Registered, next.Contact = time.Now().UTC(), c.cfg.Contact
 	version, err := c.storeAccount(ctx, &next, version)
 	if err != nil {
 		return nil, err

@@ -145,6 +145,9 @@ func (p *Problem) judgeRequest(ex *exchange) {
 		p.scope, p.Advice = ScopeAccount, "the CA no longer knows the account; it is registered again with the same key, once a day at most"
 	case "unauthorized":
 		p.scope, p.Advice = ScopeAccount, "the CA refuses the account; see whether it was deactivated"
+		if ex.endpoint == endpointRevoke {
+			p.Advice = "the certificate is not the account's; revoke it by its own key, or at the CA that issued it"
+		}
 	case "externalAccountRequired":
 		p.scope, p.Advice = ScopeCA, "the CA wants an external account binding, which is not supported yet; use another CA"
 	case "userActionRequired":

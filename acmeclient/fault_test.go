@@ -669,8 +669,20 @@ func TestAccount_IsFoundAgainByItsKeyAfterACrash(t *testing.T) {
 	}
 }
 
-// payloads records what is signed in requests to a path.
+// payloads records what is signed in requests to a path, in place of the faults that were set.
 func (p *pebble) payloads(path string) func() []string {
+	return p.signed(path, func(jws signedBody) string { return jws.Payload })
+}
+
+// protected records the protected headers of requests to a path, in place of the faults that were set.
+func (p *pebble) protected(path string) func() []string {
+	return p.signed(path, func(jws signedBody) string { return jws.Protected })
+}
+
+// signedBody is a signed request, each part in base64url.
+type signedBody struct{ Protected, Payload string }
+
+func (p *pebble) signed(path string, part func(signedBody) string) func() []string {
 	var mu sync.Mutex
 	var got []string
 	p.fail(func(w http.ResponseWriter, r *http.Request) bool {
@@ -679,12 +691,12 @@ func (p *pebble) payloads(path string) func() []string {
 		}
 		body, _ := io.ReadAll(r.Body)
 		r.Body = io.NopCloser(bytes.NewReader(body))
-		var jws struct{ Payload string }
+		var jws signedBody
 		_ = json.Unmarshal(body, &jws)
-		payload, _ := base64.RawURLEncoding.DecodeString(jws.Payload)
+		decoded, _ := base64.RawURLEncoding.DecodeString(part(jws))
 		mu.Lock()
 		defer mu.Unlock()
-		got = append(got, string(payload))
+		got = append(got, string(decoded))
 		return false
 	})
 	return func() []string {

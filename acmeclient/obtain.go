@@ -131,10 +131,11 @@ func (c *Client) resumeOrBegin(ctx context.Context, a *attempt) (dialect, *order
 	}
 	a.account = acct
 	if record != nil {
-		o, err := c.resume(ctx, d, a, record)
+		resumed, o, err := c.resume(ctx, d, a, record)
 		if o != nil || err != nil {
-			return d, o, err
+			return resumed, o, err
 		}
+		d = resumed
 		if err := c.placeable(ctx, a.names); err != nil {
 			return nil, nil, err
 		}
@@ -143,22 +144,26 @@ func (c *Client) resumeOrBegin(ctx context.Context, a *attempt) (dialect, *order
 }
 
 // resume reads the state of an order in progress. It returns nil without error if the order is of no use any more.
-func (c *Client) resume(ctx context.Context, d dialect, a *attempt, record *orderRecord) (*order, error) {
+func (c *Client) resume(ctx context.Context, d dialect, a *attempt, record *orderRecord) (dialect, *order, error) {
 	o := record.order()
 	a.placed = record.Placed
 	if record.usable(a.account.URL, d.protocol(), time.Now()) {
 		err := d.refresh(ctx, o)
+		if now := c.rolled(ctx, d, a.account, err); now != nil {
+			d, a.account = d.with(now), now
+			err = d.refresh(ctx, o)
+		}
 		switch {
 		case err == nil && o.status != statusExpired && o.status != statusDeactivated && o.status != statusRevoked:
 			a.resumed = true
 			c.log.Info("order continued", zap.Strings("names", a.names), zap.String("order", o.url), zap.String("status", o.status))
-			return o, c.orders.resave(ctx, a.object)
+			return d, o, c.orders.resave(ctx, a.object)
 		case err != nil && !isGone(err):
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	c.orders.forget(ctx, a.object)
-	return nil, nil
+	return d, nil, nil
 }
 
 // isGone reports whether the CA answered that it has no such order for us: it is decided, expired, or the account is another.
@@ -175,6 +180,10 @@ func (c *Client) begin(ctx context.Context, d dialect, a *attempt) (dialect, *or
 		ids = append(ids, identify(n))
 	}
 	o, err := d.begin(ctx, ids, a.options)
+	if now := c.rolled(ctx, d, a.account, err); now != nil {
+		d, a.account = d.with(now), now
+		o, err = d.begin(ctx, ids, a.options)
+	}
 	if isKind(err, "accountDoesNotExist") {
 		acct, lostErr := c.replaceLost(ctx, d, a.account)
 		if lostErr != nil {
