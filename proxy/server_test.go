@@ -185,7 +185,7 @@ func TestServer_ContainsAPanic(t *testing.T) {
 				t.Errorf("%d %q", res.StatusCode, body)
 			}
 		}
-		if res, err := client.Get(mode.URL("a.test", "/late")); err == nil {
+		if res, err := client.Post(mode.URL("a.test", "/late"), "", nil); err == nil { // a GET that is cut before its header is repeated by the client
 			if _, err := io.ReadAll(res.Body); err == nil {
 				t.Error("the client took the cut answer for a whole one")
 			}

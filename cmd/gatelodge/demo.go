@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"gatelodge/acmeclient/devca"
 	"gatelodge/cmd/internal/config"
@@ -44,9 +46,11 @@ func demoCommand() *cobra.Command {
 
 // run starts app and CA, writes the configuration that a user would write, and runs it like `gatelodge run`.
 func (d *demo) run(ctx context.Context) error {
-	if err := d.prepare(); err != nil {
+	lock, err := d.prepare()
+	if err != nil {
 		return err
 	}
+	defer lock.Close()
 	if d.to == "" {
 		app, err := startDemoApp()
 		if err != nil {
@@ -82,22 +86,42 @@ func (d *demo) run(ctx context.Context) error {
 	return p.run(ctx)
 }
 
-// prepare makes the folder, checks the addresses, and takes free ports for those that end in ":0", since the CA has to know them.
-func (d *demo) prepare() error {
+// prepare makes the folder and holds it, so that a second demo does not write into the first one's, and checks what the flags say.
+func (d *demo) prepare() (lock *os.File, err error) {
+	if d.to != "" { // as `run --to` takes it
+		cfg, err := config.ForHost("localhost", d.to)
+		if err != nil {
+			return nil, err
+		}
+		d.to = cfg.Sites[0].To.String()
+	}
 	if d.dir == "" {
 		data := config.Default().Storage.Path
 		if data == "" {
-			return fmt.Errorf("this user has no data folder: use --dir")
+			return nil, errors.New("this user has no data folder: use --dir")
 		}
 		d.dir = filepath.Join(data, "demo")
 	}
-	var err error
 	if d.dir, err = filepath.Abs(d.dir); err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
-		return fmt.Errorf("make the demo's folder: %w", err)
+		return nil, fmt.Errorf("make the demo's folder: %w", err)
 	}
+	if lock, err = os.OpenFile(filepath.Join(d.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return nil, fmt.Errorf("lock the demo's folder: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another demo runs in %s: end it, or choose another folder with --dir", d.dir), lock.Close())
+	}
+	if err := errors.Join(d.chooseAddresses(), os.WriteFile(filepath.Join(d.dir, "names"), []byte("localhost\n*.localhost\n"), 0o600)); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return lock, nil
+}
+
+// chooseAddresses takes free ports for the addresses that end in ":0", since the CA has to know them.
+func (d *demo) chooseAddresses() error {
 	for _, addr := range []*string{&d.https, &d.http} {
 		ln, err := net.Listen("tcp", *addr)
 		if err != nil {
@@ -110,7 +134,7 @@ func (d *demo) prepare() error {
 		*addr = ln.Addr().String()
 		defer ln.Close() // both are kept until both are known, so that they differ
 	}
-	return os.WriteFile(filepath.Join(d.dir, "names"), []byte("localhost\n*.localhost\n"), 0o600)
+	return nil
 }
 
 func (d *demo) root() string { return filepath.Join(d.dir, "root.pem") }
@@ -155,7 +179,7 @@ to        = %q
 func (d *demo) greet(port int) {
 	fmt.Fprintf(d.out, `HTTPS in front of %[1]s; each name gets its certificate at its first handshake.
 
-  URL     https://localhost:%[2]d   (and any name.localhost)
+  URL     https://localhost:%[2]d   (and NAME.localhost)
   folder  %[3]s
   root    %[4]s
 

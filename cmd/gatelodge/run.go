@@ -68,6 +68,9 @@ func checkCommand() *cobra.Command {
 			if err != nil {
 				return report(cmd.ErrOrStderr(), err)
 			}
+			if err := verifyFiles(cfg); err != nil {
+				return report(cmd.ErrOrStderr(), err)
+			}
 			return cfg.Explain(cmd.OutOrStdout())
 		},
 	}
@@ -95,10 +98,12 @@ func serveUntilSignal(ctx context.Context, cfg *config.Config, load func() (*con
 	var listening sync.WaitGroup
 	defer listening.Wait()
 	defer stop(nil)
+	ended := make(chan struct{})
+	defer close(ended)
 	listening.Go(func() {
 		for {
 			select {
-			case <-ctx.Done():
+			case <-ended:
 				return
 			case s := <-signals:
 				p.onSignal(s, stop)
@@ -122,6 +127,11 @@ func (p *program) onSignal(s os.Signal, stop context.CancelCauseFunc) {
 			p.log.Error("access log not reopened", zap.Error(err))
 		}
 	default:
+		if p.draining.Load() {
+			p.log.Warn("asked to end a second time, closing what is still open")
+			p.abort()
+			return
+		}
 		p.log.Info("draining", zap.Stringer("signal", s.(syscall.Signal)), zap.Duration("for_at_most", p.drain()))
 		stop(errStopped)
 	}

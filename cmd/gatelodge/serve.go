@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"reflect"
 	"sync"
@@ -43,6 +44,7 @@ type program struct {
 	settings  *settings
 	cfg       atomic.Pointer[config.Config] // what is in force
 	draining  atomic.Bool
+	abort     context.CancelFunc // ends everything without a drain; set by run
 }
 
 // newProgram opens what the configuration names, in the order in which the parts need each other. On error nothing is left open.
@@ -146,6 +148,7 @@ func (p *program) run(ctx context.Context) error {
 	defer p.close()
 	work, stop := context.WithCancel(context.WithoutCancel(ctx)) // the parts end after the drain, not before
 	defer stop()
+	p.abort = stop
 	if err := p.certs.Start(work); err != nil {
 		return err
 	}
@@ -254,6 +257,9 @@ func listen(addrs []config.Address) ([]net.Listener, error) {
 		if err != nil {
 			for _, l := range all {
 				_ = l.Close()
+			}
+			if errors.Is(err, fs.ErrPermission) {
+				err = fmt.Errorf("%w: ports below 1024 need root or the capability CAP_NET_BIND_SERVICE; listen.https and listen.http choose others", err)
 			}
 			return nil, fmt.Errorf("listen: %w", err)
 		}

@@ -37,6 +37,7 @@ type pool struct {
 func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission, before pools) (*settings, error) {
 	s := &settings{pools: pools{}}
 	table := &hostname.Table[certs.Policy]{}
+	var own []certs.Policy
 	var errs []error
 	for _, site := range cfg.Resolve() {
 		to, err := s.pools.open(site, before)
@@ -52,7 +53,7 @@ func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission
 			errs = append(errs, table.Add(host, policy))
 		}
 		if policy.CertFile != "" {
-			s.certs.Own = append(s.certs.Own, policy)
+			own = append(own, policy)
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -66,6 +67,7 @@ func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission
 	s.certs = certs.Settings{
 		Lookup:           table.Lookup,
 		Listed:           cfg.Listed(),
+		Own:              own,
 		CAs:              cas,
 		Permission:       permission,
 		UnknownPerClient: unknownPerClient(cfg.Listen.Limits.UnknownNamesPerIP),
@@ -137,7 +139,7 @@ func newPermission(cfg config.OnDemand, log *zap.Logger) (certs.Permission, erro
 		return certs.NewNamesFile(cfg.NamesFile, log)
 	default:
 		node, _ := os.Hostname() // a node without a name asks without one
-		return certs.NewAsk(certs.AskConfig{URL: cfg.Ask, Node: node, Timeout: cfg.AskTimeout, AllowTTL: cfg.AllowTTL, DenyTTL: cfg.DenyTTL})
+		return certs.NewAsk(certs.AskConfig{Logger: log, URL: cfg.Ask, Node: node, Timeout: cfg.AskTimeout, AllowTTL: cfg.AllowTTL, DenyTTL: cfg.DenyTTL})
 	}
 }
 

@@ -13,7 +13,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 const (
@@ -38,6 +41,9 @@ type AskConfig struct {
 	// Timeout bounds a request. Zero means 2 s.
 	Timeout time.Duration
 
+	// Logger gets a line when the endpoint begins to fail and one when it works again. Nil: none.
+	Logger *zap.Logger
+
 	// AllowTTL and DenyTTL are how long answers hold that carry no Cache-Control. Zero means 10 m and 1 m.
 	AllowTTL, DenyTTL time.Duration
 }
@@ -49,6 +55,8 @@ type Ask struct {
 	client  *http.Client
 	answers *memo[string, Answer]
 	places  chan struct{} // one element for each request under way
+
+	failing atomic.Bool // the last request got no verdict
 
 	mu      sync.Mutex // guards flights
 	flights map[string]*askFlight
@@ -77,6 +85,9 @@ func NewAsk(cfg AskConfig) (*Ask, error) {
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("ask URL %q: write it as http://HOST/PATH or https://HOST/PATH", cfg.URL)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
 	}
 	setDefault(&cfg.Timeout, askTimeout)
 	setDefault(&cfg.AllowTTL, askAllowTTL)
@@ -154,10 +165,21 @@ func (a *Ask) askOnce(ctx context.Context, name string, client netip.Addr) Answe
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
 	defer cancel()
 	answer, ttl := a.request(ctx, name, client)
+	a.watch(answer.err)
 	if ttl > 0 {
 		a.answers.put(name, answer, time.Now().Add(ttl))
 	}
 	return answer
+}
+
+// watch tells the operator, once, that new names are refused because nobody answers for them.
+func (a *Ask) watch(err error) {
+	switch {
+	case err != nil && !a.failing.Swap(true):
+		a.cfg.Logger.Warn("names without a certificate are refused: the ask endpoint fails", zap.Error(err))
+	case err == nil && a.failing.Swap(false):
+		a.cfg.Logger.Info("the ask endpoint works again")
+	}
 }
 
 func (a *Ask) request(ctx context.Context, name string, client netip.Addr) (Answer, time.Duration) {
@@ -176,6 +198,9 @@ func (a *Ask) request(ctx context.Context, name string, client netip.Addr) (Answ
 	}
 	resp, err := a.client.Do(req)
 	if err != nil {
+		if u := (*url.Error)(nil); errors.As(err, &u) { // it names the whole URL, whose query may have a secret of the operator's
+			err = u.Err
+		}
 		return cannotTell(err)
 	}
 	defer resp.Body.Close()

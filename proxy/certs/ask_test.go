@@ -9,11 +9,15 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 func newTestAsk(t *testing.T, answer http.HandlerFunc) (*Ask, *atomic.Int64) {
@@ -201,4 +205,37 @@ func FuzzAskBody(f *testing.F) {
 			t.Fatal("the status allowed it")
 		}
 	})
+}
+
+func TestAsk_TellsOnceThatTheEndpointFailsAndOnceThatItWorksAgain(t *testing.T) {
+	var broken atomic.Bool
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if broken.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	defer srv.Close()
+	core, logs := observer.New(zap.InfoLevel)
+	ask, err := NewAsk(AskConfig{URL: srv.URL + "/ask?token=secret", Logger: zap.New(core)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ask.Close()
+	for i, state := range []bool{false, true, true, false} {
+		broken.Store(state)
+		if err := ask.Allow(t.Context(), fmt.Sprintf("n%d.example", i), netip.Addr{}); (err != nil) != state {
+			t.Errorf("question %d: %v", i, err)
+		}
+	}
+	var got []string
+	for _, e := range logs.All() {
+		got = append(got, e.Level.String()+" "+e.Message)
+		if strings.Contains(fmt.Sprint(e.ContextMap()), "secret") {
+			t.Errorf("the log has the URL's query: %v", e.ContextMap())
+		}
+	}
+	want := []string{"warn names without a certificate are refused: the ask endpoint fails", "info the ask endpoint works again"}
+	if !slices.Equal(got, want) {
+		t.Errorf("log is %q, want %q", got, want)
+	}
 }

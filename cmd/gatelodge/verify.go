@@ -1,0 +1,39 @@
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"gatelodge/cmd/internal/config"
+	"gatelodge/proxy/certs"
+)
+
+// verifyFiles reads the files that the configuration names, as a start would: `check` must not call valid what `run` refuses.
+func verifyFiles(cfg *config.Config) error {
+	var errs []error
+	for _, ca := range cfg.CAs {
+		if _, err := loadRoots(ca.Roots); err != nil {
+			errs = append(errs, fmt.Errorf("ca %q: %w", ca.Name, err))
+		}
+	}
+	for _, site := range cfg.Resolve() {
+		if _, err := loadRoots(site.Upstream.TLS.Roots); err != nil {
+			errs = append(errs, fmt.Errorf("site %s: %w", site.Name, err))
+		}
+		if site.CertFile == "" {
+			continue
+		}
+		if _, err := tls.LoadX509KeyPair(site.CertFile, site.KeyFile); err != nil {
+			errs = append(errs, fmt.Errorf("site %s: certificate %s with key %s: %w", site.Name, site.CertFile, site.KeyFile, err))
+		}
+	}
+	if cfg.OnDemand.NamesFile != "" {
+		if _, err := certs.NewNamesFile(cfg.OnDemand.NamesFile, zap.NewNop()); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
