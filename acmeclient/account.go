@@ -290,7 +290,7 @@ func (c *Client) register(ctx context.Context, d dialect, acct *account, version
 	if err != nil {
 		return nil, err
 	}
-	url, terms, err := d.register(ctx, next.key, next.Contact)
+	url, terms, err := c.introduce(ctx, d, &next)
 	if err != nil {
 		return nil, err
 	}
@@ -305,6 +305,17 @@ func (c *Client) register(ctx context.Context, d dialect, acct *account, version
 		c.log.Info("account registered", zap.String("account", url), zap.String("terms", terms))
 	}
 	return &next, nil
+}
+
+// introduce tells the CA the account's key. A CA that moved from v1 to v2 may know it by another URL already.
+func (c *Client) introduce(ctx context.Context, d dialect, acct *account) (url, terms string, err error) {
+	if d.protocol() == ProtocolV2 && acct.URL == "" && acct.V1 != nil {
+		url, err := d.find(ctx, acct.key)
+		if !isKind(err, "accountDoesNotExist") {
+			return url, acct.V1.Terms, err
+		}
+	}
+	return d.register(ctx, acct.key, acct.Contact)
 }
 
 func (c *Client) storeAccount(ctx context.Context, acct *account, version storage.Version) (storage.Version, error) {

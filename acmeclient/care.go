@@ -17,7 +17,7 @@ func (c *Client) tend(ctx context.Context, d dialect, acct *account) (*account, 
 			return nil, err
 		}
 	}
-	contact, terms := !slices.Equal(acct.Contact, c.cfg.Contact), c.newTerms(ctx, d, acct)
+	contact, terms := !slices.Equal(acct.Contact, c.cfg.Contact), newTerms(d, acct)
 	if !contact && terms == "" {
 		return acct, nil
 	}
@@ -39,15 +39,12 @@ func (c *Client) tend(ctx context.Context, d dialect, acct *account) (*account, 
 // newTerms returns the URL of terms of service that are not those agreed to; empty if there are none.
 //
 // A new URL alone is no reason to stop: most CAs let accounts go on. One that does not refuses with userActionRequired, and then a person acts.
-func (c *Client) newTerms(ctx context.Context, d dialect, acct *account) string {
-	if d.protocol() != ProtocolV2 { // v1 asks for each account's agreement by itself
+func newTerms(d dialect, acct *account) string {
+	v, ok := d.(*v2) // v1 asks for each account's agreement by itself
+	if !ok || v.dir.terms == acct.Terms {
 		return ""
 	}
-	dir, err := c.wire.getDirectory(ctx)
-	if err != nil || dir.terms == acct.Terms {
-		return ""
-	}
-	return dir.terms
+	return v.dir.terms
 }
 
 // tendLeased tells the CA the contact addresses, and remembers what the CA's terms are now.

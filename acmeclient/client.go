@@ -13,21 +13,26 @@ import (
 // Client talks to one CA. It owns what concerns the CA: protocol, account, nonces, limits, orders in progress. What concerns a name (its key, its
 // failures, when to try again) is the caller's. All methods are safe for concurrent use.
 type Client struct {
-	cfg      Config
-	log      *zap.Logger
-	wire     *wire
-	accounts accounts
-	limits   limitBook
-	orders   *orderBook
-	rotation rotation
-	pace     pace
+	cfg  Config
+	log  *zap.Logger
+	wire *wire
+
+	negotiator *negotiator
+	accounts   accounts
+	limits     limitBook
+	orders     *orderBook
+	rotation   rotation
+	pace       pace
+
+	background sync.WaitGroup // what Start began
 
 	// mu guards what follows.
 	mu       sync.Mutex
 	closed   bool
-	protocol Protocol  // as last spoken
-	lastErr  error     // of the last operation that failed
-	lastAt   time.Time // when
+	stop     context.CancelFunc // ends the background; nil before Start
+	protocol Protocol           // as last spoken
+	lastErr  error              // of the last operation that failed
+	lastAt   time.Time          // when
 }
 
 // New makes a Client. It asks nothing of the CA yet and starts no goroutine; a fault of the Config is an error, all faults in one.
@@ -37,7 +42,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("CA %q: %w", cfg.Name, err)
 	}
 	log := cfg.Logger.Named("acme").With(zap.String("ca", cfg.Name))
-	return &Client{
+	c := &Client{
 		cfg:      cfg,
 		log:      log,
 		wire:     newWire(&cfg),
@@ -46,14 +51,41 @@ func New(cfg Config) (*Client, error) {
 		orders:   newOrderBook(cfg.Name, cfg.Store, log),
 		rotation: rotation{failed: map[string]string{}},
 		pace:     defaultPace(),
-	}, nil
+	}
+	c.negotiator = newNegotiator(&c.cfg, c.wire, log)
+	c.negotiator.join = func(ctx context.Context, dir *directory) error {
+		_, err := c.account(ctx, c.v2(dir))
+		return err
+	}
+	return c, nil
 }
 
-// Close drops the connections to the CA. Whoever still waits in Obtain is served first by the end of its own context.
+// Start negotiates with the CA and keeps what was negotiated and the CA's directory up to date, in the background, until ctx ends or Close. It returns at once.
+// Without it, Obtain does what is needed when it is needed, and nobody asks a CA on v1 for v2.
+func (c *Client) Start(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
+	if c.stop != nil {
+		return fmt.Errorf("start the client of %s: it was started before", c.cfg.Name)
+	}
+	ctx, c.stop = context.WithCancel(ctx)
+	c.background.Go(func() { c.negotiator.watch(ctx) })
+	return nil
+}
+
+// Close ends what Start began, waits for it, and drops the connections to the CA. Whoever still waits in Obtain is served first by the end of its own context.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
+	stop := c.stop
 	c.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	c.background.Wait()
 	c.wire.close()
 	return nil
 }
@@ -63,18 +95,20 @@ func (c *Client) Account(ctx context.Context) (*Account, error) {
 	if err := c.open(); err != nil {
 		return nil, err
 	}
-	_, acct, err := c.dialect(ctx)
+	d, acct, err := c.dialect(ctx)
 	if err != nil {
 		return nil, c.failed(ctx, err, nil)
 	}
-	return &Account{URL: acct.URL, Contact: acct.Contact, Created: acct.Created}, nil
+	return &Account{URL: acct.at(d.protocol()), Contact: acct.Contact, Created: acct.Created}, nil
 }
 
 // Status is what a person wants to know of a CA. It asks the CA nothing.
 type Status struct {
 	Name        string
 	Directory   string
-	Protocol    Protocol  // as last spoken; empty: nothing was asked of the CA yet
+	DirectoryV1 string   // empty: there is none beside
+	Protocol    Protocol // as last spoken; empty: nothing was asked of the CA yet
+	Negotiation Negotiation
 	Account     string    // URL; empty: not needed yet
 	LastError   string    // of the last operation that failed; empty: none since the start
 	LastErrorAt time.Time // zero without LastError
@@ -83,13 +117,14 @@ type Status struct {
 
 // Status returns the present state.
 func (c *Client) Status() Status {
-	s := Status{Name: c.cfg.Name, Directory: c.cfg.Directory, Limits: c.limits.list(time.Now())}
-	if acct := c.accounts.get(); acct != nil {
-		s.Account = acct.URL
-	}
+	s := Status{Name: c.cfg.Name, Directory: c.cfg.Directory, DirectoryV1: c.cfg.DirectoryV1, Negotiation: c.negotiator.status(), Limits: c.limits.list(time.Now())}
+	acct := c.accounts.get()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.Protocol = c.protocol
+	if acct != nil {
+		s.Account = acct.at(c.protocol)
+	}
 	if c.lastErr != nil {
 		s.LastError, s.LastErrorAt = c.lastErr.Error(), c.lastAt
 	}

@@ -23,7 +23,7 @@ type Protocol string
 const (
 	ProtocolAuto Protocol = "auto" // v2 first, v1 only on evidence
 	ProtocolV2   Protocol = "2"    // RFC 8555 only
-	ProtocolV1   Protocol = "1"    // Let's Encrypt's pre-standard protocol only; not spoken yet
+	ProtocolV1   Protocol = "1"    // Let's Encrypt's protocol before the RFC only: deprecated, and closed by every public CA
 )
 
 // The challenge types that a Client can solve.
@@ -41,7 +41,12 @@ type Config struct {
 	// Directory is the URL of the CA's directory (RFC 8555 §7.1.1): https, or http on loopback for tests. Required.
 	Directory string
 
-	// Protocol restricts the negotiation; empty means ProtocolAuto.
+	// DirectoryV1 is the URL of the CA's directory of ACME v1, if it has one beside Directory. It is looked at only after Directory was absent for certain, or
+	// if Protocol is ProtocolV1. The account has the same key there. Empty: there is none.
+	DirectoryV1 string
+
+	// Protocol restricts the negotiation; empty means ProtocolAuto. With ProtocolV2 v1 is never spoken. With ProtocolV1 v2 is never spoken, not even after
+	// it was.
 	Protocol Protocol
 
 	// Roots are what the CA's own HTTPS certificate must chain to; nil means the system's.
@@ -78,7 +83,7 @@ type Config struct {
 	// Logger is required.
 	Logger *zap.Logger
 
-	// Metrics may be nil.
+	// Metrics may be nil. It may implement NegotiationMetrics besides.
 	Metrics Metrics
 }
 
@@ -102,6 +107,9 @@ func (c Config) withDefaults() Config {
 	}
 	if u, err := parseURL(c.Directory, true); c.Roots != nil || err == nil && isLoopback(u.Hostname()) {
 		c.Private = true
+	}
+	if c.DirectoryV1 == c.Directory {
+		c.DirectoryV1 = "" // there is one place
 	}
 	if len(c.Challenges) == 0 {
 		c.Challenges = []string{ChallengeTLSALPN01, ChallengeHTTP01}
@@ -128,12 +136,13 @@ func (c Config) validate() error {
 	if _, err := parseURL(c.Directory, true); err != nil {
 		fault("directory %q: %w", c.Directory, err)
 	}
+	if _, err := parseURL(c.DirectoryV1, true); err != nil && c.DirectoryV1 != "" {
+		fault("directory_v1 %q: %w", c.DirectoryV1, err)
+	}
 	switch c.Protocol {
-	case ProtocolAuto, ProtocolV2:
-	case ProtocolV1:
-		fault("protocol %q: ACME v1 is not spoken yet; use \"auto\" or \"2\" with a v2 directory", c.Protocol)
+	case ProtocolAuto, ProtocolV2, ProtocolV1:
 	default:
-		fault("protocol %q: \"auto\" or \"2\" is allowed", c.Protocol)
+		fault("protocol %q: \"auto\", \"2\" or \"1\" is allowed", c.Protocol)
 	}
 	for i, t := range c.Challenges {
 		if t != ChallengeTLSALPN01 && t != ChallengeHTTP01 && t != ChallengeDNS01 {

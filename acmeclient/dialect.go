@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"encoding/json"
 	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -19,6 +20,9 @@ type dialect interface {
 
 	// protocol is what is spoken.
 	protocol() Protocol
+
+	// refuse returns the Problem of a request for what the protocol does not have, before anything is sent; nil: there is none.
+	refuse(names []string, o orderOptions) error
 
 	// with returns the dialect speaking for the account.
 	with(acct *account) dialect
@@ -104,6 +108,11 @@ type order struct {
 	certificateURL string
 	problem        *document     // why it is invalid; nil: the CA did not say
 	retryAfter     time.Duration // what the last answer asked to wait; zero: it did not
+
+	// Over v1, the certificate comes with the answer to the CSR, or later from where that answer said.
+	leaf    []byte   // DER; nil: it is not there yet
+	leafURL *url.URL // where it came from
+	issuers []string // URLs of its issuer's certificate
 }
 
 // authorization is the CA's question whether we hold one identifier.
@@ -133,11 +142,33 @@ type challenge struct {
 
 // speaker returns the way to speak with the CA by what its directory offers, without an account yet.
 func (c *Client) speaker(ctx context.Context) (dialect, error) {
-	dir, err := c.wire.getDirectory(ctx)
-	if err != nil {
+	protocol, dir, err := c.negotiator.settle(ctx)
+	switch {
+	case err != nil:
 		return nil, err
+	case protocol == ProtocolV1:
+		return c.v1(dir), nil
 	}
-	return &v2{wire: c.wire, dir: dir, agreeTerms: c.cfg.AgreeTerms}, nil // where another dialect will be chosen
+	return c.v2(dir), nil
+}
+
+func (c *Client) v2(dir *directory) *v2 {
+	return &v2{wire: c.wire, dir: dir, agreeTerms: c.cfg.AgreeTerms}
+}
+func (c *Client) v1(dir *directory) *v1 {
+	return &v1{wire: c.wire, dir: dir, agreeTerms: c.cfg.AgreeTerms, log: c.log, moved: c.negotiator.hurry}
+}
+
+// speakerOf returns the way to speak the protocol with the CA, which an order began in, though it speaks another by now; nil if there is none any more.
+func (c *Client) speakerOf(ctx context.Context, p Protocol) (dialect, error) {
+	d, err := c.speaker(ctx)
+	if err != nil || d.protocol() == p {
+		return d, err
+	}
+	if dir := c.negotiator.former(p); dir != nil {
+		return c.v1(dir), nil
+	}
+	return nil, nil
 }
 
 // dialect returns the way to speak with the CA with the fleet's account, which is made if there is none.
@@ -146,7 +177,12 @@ func (c *Client) dialect(ctx context.Context) (dialect, *account, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if c.accounts.get() == nil { // to make one is a request, too
+	return c.speakFor(ctx, d)
+}
+
+// speakFor lets d speak for the fleet's account.
+func (c *Client) speakFor(ctx context.Context, d dialect) (dialect, *account, error) {
+	if acct := c.accounts.get(); acct == nil || !acct.known(d.protocol()) { // to make one is a request, too
 		if err := c.limits.check(ctx, nil); err != nil {
 			return nil, nil, err
 		}

@@ -1,12 +1,10 @@
 package acmeclient
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -23,18 +21,21 @@ const (
 
 // The keys that make a directory one of v2 (RFC 8555 §7.1.1) or of v1 (draft-02), and the further ones that we use.
 var (
-	v2Keys    = []string{"newNonce", "newAccount", "newOrder"}
-	v1Keys    = []string{"new-reg", "new-authz", "new-cert"}
-	otherKeys = []string{"newAuthz", "revokeCert", "keyChange", "renewalInfo", "revoke-cert", "key-change"}
+	v2Keys      = []string{"newNonce", "newAccount", "newOrder"}
+	v1Keys      = []string{"new-reg", "new-authz", "new-cert"}
+	otherKeys   = []string{"newAuthz", "revokeCert", "keyChange", "renewalInfo"}
+	otherV1Keys = []string{"revoke-cert", "key-change"}
 )
 
 // directory is what a CA says about itself. It is never modified.
 type directory struct {
-	endpoints map[string]string // the known keys of both protocols whose values are URLs we may follow
-	keys      []string          // all keys of the document, for messages
-	terms     string            // URL of the terms of service; empty: there are none
-	binding   bool              // newAccount needs an external account binding
-	profiles  map[string]string // certificate profiles and their descriptions
+	url        string            // where it was got
+	endpoints  map[string]string // the known keys of both protocols whose values are URLs we may follow
+	keys       []string          // all keys of the document, for messages
+	mentionsV2 bool              // one of the keys of v2 is there, with whatever value
+	terms      string            // URL of the terms of service; empty: there are none
+	binding    bool              // newAccount needs an external account binding
+	profiles   map[string]string // certificate profiles and their descriptions
 }
 
 func (d *directory) newNonce() string { return d.endpoints["newNonce"] }
@@ -50,18 +51,30 @@ func (d *directory) speaks(keys []string) bool {
 	return true
 }
 
-// protocol says which ACME the directory offers, v2 if both; an error names the keys that there are.
+// protocol says which ACME the directory offers, v2 if both; an error names the keys that there are. A directory with keys of v2 that cannot be used is
+// none of v1, whatever else it has.
 func (d *directory) protocol() (Protocol, error) {
 	switch {
 	case d.speaks(v2Keys):
 		return ProtocolV2, nil
-	case d.speaks(v1Keys):
+	case d.speaks(v1Keys) && !d.mentionsV2:
 		return ProtocolV1, nil
 	case len(d.keys) == 0:
 		return "", errors.New("the directory is empty")
 	}
-	return "", fmt.Errorf("the directory has neither the keys of ACME v2 (%s) nor those of v1; it has %s",
+	return "", fmt.Errorf("the directory has neither URLs for all keys of ACME v2 (%s) nor those of v1 alone; it has %s",
 		strings.Join(v2Keys, ", "), strings.Join(d.keys, ", "))
+}
+
+// v1Endpoints are the URLs of a v1 directory.
+func (d *directory) v1Endpoints() map[string]string {
+	urls := map[string]string{}
+	for _, key := range slices.Concat(v1Keys, otherV1Keys) {
+		if u := d.endpoints[key]; u != "" {
+			urls[key] = u
+		}
+	}
+	return urls
 }
 
 // canonical is the directory for x/crypto/acme: only keys that it knows, only values that it can decode.
@@ -95,7 +108,7 @@ func parseDirectory(body []byte, plain bool) (*directory, error) {
 		return nil, errors.New("it is no JSON object, but null")
 	}
 	d := &directory{endpoints: map[string]string{}, profiles: map[string]string{}}
-	for _, key := range slices.Concat(v2Keys, v1Keys, otherKeys) {
+	for _, key := range slices.Concat(v2Keys, v1Keys, otherKeys, otherV1Keys) {
 		var s string
 		if json.Unmarshal(raw[key], &s) != nil {
 			continue
@@ -104,6 +117,7 @@ func parseDirectory(body []byte, plain bool) (*directory, error) {
 			d.endpoints[key] = s
 		}
 	}
+	d.mentionsV2 = slices.ContainsFunc(v2Keys, func(key string) bool { _, ok := raw[key]; return ok })
 	for _, key := range slices.Sorted(maps.Keys(raw)) {
 		if len(d.keys) < maxDirectoryKeys {
 			d.keys = append(d.keys, fmt.Sprintf("%q", clean(key)))
@@ -135,10 +149,9 @@ func (d *directory) parseMeta(raw json.RawMessage) {
 	}
 }
 
-// directoryCache is the CA's directory as last seen.
+// directoryCache is the CA's v2 directory as last seen.
 type directoryCache struct {
-	url  string
-	turn chan struct{} // holds one: whoever fetches; the others wait for the result or for their context
+	turn chan struct{} // holds one: whoever looks; the others wait for the result or for their context
 
 	// mu guards what follows; never held during I/O.
 	mu       sync.Mutex
@@ -188,72 +201,33 @@ func (c *directoryCache) update(dir *directory, err error, asked, now time.Time)
 	return nil, err
 }
 
+// usable returns the directory, old or not, unless it is too old for anything. The error is that of the last try.
+func (c *directoryCache) usable(now time.Time) (*directory, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dir != nil && now.Sub(c.fetched) < directoryMaxAge {
+		return c.dir, nil
+	}
+	return nil, c.err
+}
+
+// age returns how long ago the directory was given, and whether the last try failed; false if there is none.
+func (c *directoryCache) age(now time.Time) (age time.Duration, failing, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return now.Sub(c.fetched), c.err != nil, c.dir != nil
+}
+
+// clear forgets the directory.
+func (c *directoryCache) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dir, c.err, c.outdated = nil, nil, false
+}
+
 // expire makes the next operation ask for the directory again.
 func (c *directoryCache) expire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.outdated = true
-}
-
-// getDirectory returns the CA's directory, asking for it if the one known is too old. One asks, the others wait.
-func (w *wire) getDirectory(ctx context.Context) (*directory, error) {
-	c := &w.directory
-	waiting := time.Now()
-	if dir := c.fresh(waiting); dir != nil {
-		return dir, nil
-	}
-	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for the directory of %s: %w", w.ca, ctx.Err())
-	}
-	if dir := c.fresh(time.Now()); dir != nil {
-		return dir, nil
-	}
-	if err := c.failedSince(waiting); err != nil {
-		return nil, err
-	}
-	asked := time.Now()
-	var dir *directory
-	err := w.retryQuickly(ctx, func() (err error) {
-		dir, err = w.fetchDirectory(ctx)
-		return err
-	})
-	if ctx.Err() != nil && err != nil {
-		return nil, err // our caller gave up: that says nothing about the CA
-	}
-	return c.update(dir, err, asked, time.Now())
-}
-
-// fetchDirectory gets the directory from the CA. A directory that cannot be used with v2 is an error, so that it never replaces one that can.
-func (w *wire) fetchDirectory(ctx context.Context) (*directory, error) {
-	const op = "get the directory"
-	ex := &exchange{endpoint: endpointDirectory, direct: true}
-	var body []byte
-	if err := w.do(ctx, ex, http.MethodGet, w.directory.url, nil, &body); err != nil {
-		return nil, requestProblem(w.ca, op, ex, err, time.Now())
-	}
-	if ex.status != http.StatusOK {
-		return nil, requestProblem(w.ca, op, ex, &answerError{fmt.Errorf("status %d", ex.status)}, time.Now())
-	}
-	dir, err := parseDirectory(body, w.plain)
-	if err != nil {
-		return nil, requestProblem(w.ca, op, ex, &answerError{err}, time.Now())
-	}
-	protocol, err := dir.protocol()
-	switch {
-	case err != nil:
-		return nil, requestProblem(w.ca, op, ex, &answerError{err}, time.Now())
-	case protocol != ProtocolV2:
-		p := requestProblem(w.ca, op, ex, &answerError{errV1(dir)}, time.Now())
-		p.Advice = "give the CA's v2 directory in `directory`"
-		return nil, p
-	}
-	return dir, nil
-}
-
-// errV1 says that a directory is one of ACME v1. It is where negotiation will go on instead.
-func errV1(d *directory) error {
-	return fmt.Errorf("the directory is one of ACME v1, which is not spoken yet: it has %s", strings.Join(d.keys, ", "))
 }

@@ -93,12 +93,16 @@ func FuzzParseDirectory(f *testing.F) {
 }
 
 // clientAt makes a Client of a CA that is only a handler.
-func clientAt(t *testing.T, handler http.Handler) (*Client, *httptest.Server) {
+func clientAt(t *testing.T, handler http.Handler, change ...func(*Config)) (*Client, *httptest.Server) {
 	t.Helper()
 	srv := httptest.NewServer(handler)
 	t.Cleanup(srv.Close)
 	store := storage.NewMemory()
-	c, err := New(Config{Name: "pebble", Directory: srv.URL + "/dir", Store: store, Responder: NewResponder(store, zaptest.NewLogger(t)), Logger: zaptest.NewLogger(t)})
+	cfg := Config{Name: "pebble", Directory: srv.URL + "/dir", Store: store, Responder: NewResponder(store, zaptest.NewLogger(t)), Logger: zaptest.NewLogger(t)}
+	for _, f := range change {
+		f(&cfg)
+	}
+	c, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +121,7 @@ func TestObtain_TellsADirectoryThatItCannotUse(t *testing.T) {
 		{"v1", func(w http.ResponseWriter, r *http.Request) {
 			u := "http://" + r.Host
 			_ = json.NewEncoder(w).Encode(map[string]string{"new-reg": u + "/r", "new-authz": u + "/a", "new-cert": u + "/c"})
-		}, "v1, which is not spoken yet"},
+		}, "acme_version"},
 		{"HTML", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("<html>")) }, "no JSON object"},
 		{"too large", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(big) }, "larger than"},
 		{"404", http.NotFound, "check `directory`"},
@@ -132,12 +136,12 @@ func TestObtain_TellsADirectoryThatItCannotUse(t *testing.T) {
 		{"redirect loop", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/dir", http.StatusFound) }, "too many redirects"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, _ := clientAt(t, tt.handler)
+			c, _ := clientAt(t, tt.handler, func(cfg *Config) { cfg.Protocol = ProtocolV2 })
 			_, err := c.Obtain(t.Context(), newRequest(t, "www.example.test"))
 			if p := problemOf(t, err, ScopeCA); !strings.Contains(p.Error(), tt.says) {
 				t.Errorf("error does not say %q: %v", tt.says, p)
 			}
-			if tt.name == "v1" && !strings.Contains(err.Error(), `"new-authz", "new-cert", "new-reg"`) {
+			if tt.name == "v1" && !strings.Contains(err.Error(), "new-reg, new-authz, new-cert") {
 				t.Errorf("error does not name the keys: %v", err)
 			}
 		})
@@ -153,7 +157,7 @@ func TestDirectory_FollowsARedirectWithinTheHost(t *testing.T) {
 		u := "http://" + r.Host
 		_ = json.NewEncoder(w).Encode(map[string]string{"newNonce": u + "/n", "newAccount": u + "/a", "newOrder": u + "/o"})
 	}))
-	if _, err := c.wire.getDirectory(t.Context()); err != nil {
+	if _, err := c.speaker(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

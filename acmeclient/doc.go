@@ -10,12 +10,17 @@
 //  2. An order for the same CSR may be in progress: of this process before an error, of one that crashed, of another node. It is looked up by the CSR's
 //     hash, and if the store does not answer, nothing is ordered (orders.go: orderBook.load, obtain.go: Client.resumeOrBegin).
 //  3. What the CA has refused until a later time is not asked again before (limits.go: limitBook.check).
-//  4. The CA's directory says which ACME it speaks; it is read twice a day, and a week old if need be (directory.go: parseDirectory, wire.getDirectory). What
-//     is spoken is behind one interface; the state machine above it exists once (dialect.go: Client.dialect).
+//  4. Which ACME the CA speaks was negotiated at the start and is kept up to date in the background, with its directory: v2 first, v1 only on evidence, and
+//     never again once v2 was seen (client.go: Client.Start, negotiatewatch.go: negotiator.watch, negotiate.go: negotiator.settle). The decision is a function of
+//     what the fleet remembers and of what was just seen (negotiation.go: negotiation.next, negotiationlook.go: classify, negotiationstore.go: negotiator.change).
+//     What is spoken is behind one interface; the state machine above it exists once (dialect.go: Client.speaker, Client.speakFor). What v1 lacks is refused before
+//     anything is sent (v1.go: v1.refuse).
 //  5. The fleet has one account per CA. It is read once, made under a lease if positively absent, and registered again with the same key if the CA
-//     lost it (account.go: Client.account, Client.registerUnderLease, Client.replaceLost).
-//  6. The order is placed, and stored before anything else happens (v2.go: v2.begin, obtain.go: Client.begin, orders.go: orderBook.save). From here on
-//     the order's status says what to do next (obtain.go: Client.complete).
+//     lost it (account.go: Client.account, Client.registerUnderLease, Client.replaceLost). A CA that moves from v1 to v2 finds the same key
+//     (account.go: Client.introduce, v1account.go: v1.register).
+//  6. The order is placed, over v1 an authorization per name instead, and stored before anything else happens
+//     (v2.go: v2.begin, v1authz.go: v1.begin, obtain.go: Client.begin, orders.go: orderBook.save). It ends in the protocol in which it began
+//     (dialect.go: Client.speakerOf). From here on the order's status says what to do next (obtain.go: Client.complete).
 //  7. Pending: for each name whose authorization is not valid yet, a challenge is chosen; the type that failed last time comes last
 //     (authorize.go: Client.authorize, Client.choose, rotation.order).
 //  8. Its answer is published in memory and in the store, then the CA is told (authorize.go: Client.begun, responder.go: Responder.publish).
@@ -23,7 +28,8 @@
 //  10. We look soon after it did, then more and more rarely, until it has decided (authorize.go: Client.awaitAuthorization, pace.go: pace.nextAuthz). The
 //     answer is retracted when it has (responder.go: Responder.retract).
 //  11. Ready: the CSR is sent (finish.go: Client.finalize). Processing: the order is polled as the CA asks, within bounds (finish.go: Client.await).
-//  12. Valid: the chain is fetched, and checked against key, names and dates before anybody gets it (finish.go: Client.download, check.go: checkChain).
+//  12. Valid: the chain is fetched, over v1 link by link, and checked against key, names and dates before anybody gets it
+//     (finish.go: Client.download, v1cert.go: v1.fetch, check.go: checkChain).
 //  13. The order is forgotten: it is done, or dead. One that is undecided stays for the next call with the same CSR (orders.go: orderBook.forget).
 //
 // Below all of it lies the wire: one per CA, it owns connections, nonces, directory and request rate, and it records what the library above it keeps to
@@ -35,5 +41,6 @@
 // # Libraries
 //
 // x/crypto/acme speaks for accounts, authorizations, challenges and certificates, as one cheap acme.Client per operation over the wire: its nonce pool, its
-// directory, its retries and its waits are not used. Orders are signed here with go-jose, since x/crypto/acme keeps their Retry-After and lacks `replaces`.
+// directory, its retries and its waits are not used. Orders are signed here with go-jose, since x/crypto/acme keeps their Retry-After and lacks `replaces`; so
+// is all of v1, which it has no more.
 package acmeclient

@@ -45,6 +45,7 @@ type Problem struct {
 	subject string // what the scope is about: the registered domain, the name, the set
 	retryAt time.Time
 
+	elsewhere  bool // see Elsewhere
 	remembered bool // from the memory of limits: the CA was not asked
 	retried    bool // after the quick tries
 }
@@ -57,24 +58,33 @@ func (p *Problem) Error() string {
 		fmt.Fprintf(&b, " for %s", p.Identifier)
 	}
 	b.WriteString(":")
-	if p.Status != 0 {
-		fmt.Fprintf(&b, " status %d", p.Status)
-	}
-	if k := kind(p.Type); k != "" {
-		b.WriteString(" " + k)
-	} else if p.Type != "" {
-		b.WriteString(" " + p.Type)
-	}
-	if p.Detail != "" {
-		b.WriteString(" " + p.Detail)
-	}
-	if p.Err != nil {
-		b.WriteString(" " + p.Err.Error())
+	if reason := p.reason(); reason != "" {
+		b.WriteString(" " + reason)
 	}
 	if p.Advice != "" {
 		fmt.Fprintf(&b, " (%s)", p.Advice)
 	}
 	return b.String()
+}
+
+// reason is what the CA said, or why it said nothing.
+func (p *Problem) reason() string {
+	var parts []string
+	if p.Status != 0 {
+		parts = append(parts, fmt.Sprintf("status %d", p.Status))
+	}
+	if k := kind(p.Type); k != "" {
+		parts = append(parts, k)
+	} else if p.Type != "" {
+		parts = append(parts, p.Type)
+	}
+	if p.Detail != "" {
+		parts = append(parts, p.Detail)
+	}
+	if p.Err != nil {
+		parts = append(parts, p.Err.Error())
+	}
+	return strings.Join(parts, " ")
 }
 
 // Unwrap returns the cause, if there is one beside the CA's answer.
@@ -85,6 +95,10 @@ func (p *Problem) Scope() string { return p.scope }
 
 // RetryAt is the earliest time of the next attempt within the scope; zero means that the CA did not say.
 func (p *Problem) RetryAt() time.Time { return p.retryAt }
+
+// Elsewhere reports whether another CA may well do what this one refused, for good and before anything was tried: it lacks something. The next CA should be asked at
+// once; this one is not out of order.
+func (p *Problem) Elsewhere() bool { return p.elsewhere }
 
 // Bounds of what a CA's Retry-After can make us wait before we ask again.
 const (

@@ -29,6 +29,12 @@ type exchange struct {
 	endpoint string // for metrics
 	direct   bool   // send it: nothing is answered from what the wire knows
 
+	// nonces is where the answer's nonce goes; nil: to those of v2.
+	nonces *noncePool
+
+	// directory is what x/crypto/acme is told when it asks for the directory, which it does in each operation; nil: its request is sent.
+	directory *directory
+
 	status    int         // 0: no answer
 	url       *url.URL    // of the request that was answered last
 	header    http.Header // of the answer

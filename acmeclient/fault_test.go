@@ -388,11 +388,12 @@ func testCrash(t *testing.T, path string, applied bool) {
 	})
 	orders := &counter{}
 	p.rewrite(func(r *http.Request, resp *httptest.ResponseRecorder) {
-		if strings.HasPrefix(r.URL.Path, path) {
-			crash()
-		}
 		if r.URL.Path == pathOrder && resp.Code == http.StatusCreated {
 			orders.add()
+		}
+		if strings.HasPrefix(r.URL.Path, path) && ctx.Err() == nil {
+			crash()
+			panic(http.ErrAbortHandler) // done, but the answer does not arrive
 		}
 	})
 	r := newRequest(t, "www.example.test")

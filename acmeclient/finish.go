@@ -16,6 +16,9 @@ const (
 func (c *Client) finalize(ctx context.Context, d dialect, a *attempt, o *order) error {
 	a.finalized++
 	err := d.finalize(ctx, o, a.csr.Raw)
+	if err == nil && o.url == "" && o.certificateURL != "" {
+		c.orders.keepCertificate(ctx, a.object, o.certificateURL)
+	}
 	var p *Problem
 	switch {
 	case err == nil && (o.status == statusReady || o.status == statusPending): // said by a node that has not seen it yet, or not said
@@ -75,7 +78,7 @@ func (c *Client) download(ctx context.Context, d dialect, a *attempt, o *order) 
 	}
 	c.rotation.succeeded(a.names)
 	return &Certificate{
-		Chain: chain, URL: o.certificateURL, Order: o.url, Account: a.account.URL, Protocol: d.protocol(),
+		Chain: chain, URL: o.certificateURL, Order: o.url, Account: a.account.at(d.protocol()), Protocol: d.protocol(),
 	}, nil
 }
 

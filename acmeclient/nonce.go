@@ -53,6 +53,14 @@ func (p *noncePool) take(now time.Time) (string, bool) {
 	return last.value, true
 }
 
+// add puts the nonces of another pool into p.
+func (p *noncePool) add(other *noncePool) {
+	now := time.Now()
+	for n, ok := other.take(now); ok; n, ok = other.take(now) {
+		p.put(n, now)
+	}
+}
+
 // isBase64URL reports whether s is not empty and of the base64url alphabet without padding.
 func isBase64URL(s string) bool {
 	for i := range len(s) {

@@ -89,7 +89,7 @@ func (c *Client) issue(ctx context.Context, a *attempt) (*Certificate, error) {
 	}
 	cert, err := c.complete(ctx, d, a, o)
 	if a.dead && a.resumed { // the CA may have looked while nobody was there to answer: that says nothing of the name
-		cert, err = c.startOver(ctx, d, a)
+		cert, err = c.startOver(ctx, a)
 	}
 	if err == nil || a.dead {
 		c.orders.forget(ctx, a.object)
@@ -101,17 +101,32 @@ func (c *Client) issue(ctx context.Context, a *attempt) (*Certificate, error) {
 }
 
 // startOver places a new order where a resumed one turned out to be lost.
-func (c *Client) startOver(ctx context.Context, d dialect, a *attempt) (*Certificate, error) {
+func (c *Client) startOver(ctx context.Context, a *attempt) (*Certificate, error) {
 	c.orders.forget(ctx, a.object)
 	a.resumed, a.dead = false, false
 	if err := c.placeable(ctx, a.names); err != nil {
 		return nil, err
 	}
-	d, o, err := c.begin(ctx, d, a)
+	d, o, err := c.beginAnew(ctx, a)
 	if err != nil {
 		return nil, err
 	}
 	return c.complete(ctx, d, a, o)
+}
+
+// beginAnew places an order in whatever the CA speaks now.
+func (c *Client) beginAnew(ctx context.Context, a *attempt) (dialect, *order, error) {
+	d, err := c.speaker(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := d.refuse(a.names, a.options); err != nil { // before there is an account
+		return nil, nil, err
+	}
+	if d, a.account, err = c.speakFor(ctx, d); err != nil {
+		return nil, nil, err
+	}
+	return c.begin(ctx, d, a)
 }
 
 // resumeOrBegin returns the order in progress, or places a new one unless the CA has told us not to.
@@ -125,29 +140,32 @@ func (c *Client) resumeOrBegin(ctx context.Context, a *attempt) (dialect, *order
 			return nil, nil, err
 		}
 	}
-	d, acct, err := c.dialect(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	a.account = acct
 	if record != nil {
-		resumed, o, err := c.resume(ctx, d, a, record)
+		d, o, err := c.resume(ctx, a, record)
 		if o != nil || err != nil {
-			return resumed, o, err
+			return d, o, err
 		}
-		d = resumed
 		if err := c.placeable(ctx, a.names); err != nil {
 			return nil, nil, err
 		}
 	}
-	return c.begin(ctx, d, a)
+	return c.beginAnew(ctx, a)
 }
 
-// resume reads the state of an order in progress. It returns nil without error if the order is of no use any more.
-func (c *Client) resume(ctx context.Context, d dialect, a *attempt, record *orderRecord) (dialect, *order, error) {
+// resume reads the state of an order in progress, in the protocol in which it began. It returns nil without error if the order is of no use any more.
+func (c *Client) resume(ctx context.Context, a *attempt, record *orderRecord) (dialect, *order, error) {
+	d, err := c.speakerOf(ctx, record.Protocol)
+	if err != nil {
+		return nil, nil, err
+	}
 	o := record.order()
 	a.placed = record.Placed
-	if record.usable(a.account.URL, d.protocol(), time.Now()) {
+	if d != nil {
+		if d, a.account, err = c.speakFor(ctx, d); err != nil {
+			return nil, nil, err
+		}
+	}
+	if d != nil && record.usable(a.account.at(record.Protocol), time.Now()) {
 		err := d.refresh(ctx, o)
 		if now := c.rolled(ctx, d, a.account, err); now != nil {
 			d, a.account = d.with(now), now
@@ -163,7 +181,7 @@ func (c *Client) resume(ctx context.Context, d dialect, a *attempt, record *orde
 		}
 	}
 	c.orders.forget(ctx, a.object)
-	return d, nil, nil
+	return nil, nil, nil
 }
 
 // isGone reports whether the CA answered that it has no such order for us: it is decided, expired, or the account is another.
@@ -201,8 +219,11 @@ func (c *Client) begin(ctx context.Context, d dialect, a *attempt) (dialect, *or
 		return nil, nil, err
 	}
 	a.placed = time.Now()
+	if d.protocol() == ProtocolV1 {
+		c.negotiator.usedV1()
+	}
 	err = c.orders.save(ctx, a.object, orderRecord{
-		URL: o.url, Authorizations: o.authorizations, Account: a.account.URL, Protocol: d.protocol(),
+		URL: o.url, Authorizations: o.authorizations, Account: a.account.at(d.protocol()), Protocol: d.protocol(),
 		Names: a.names, Placed: a.placed.UTC(), Expires: o.expires,
 	})
 	if err != nil {

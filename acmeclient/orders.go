@@ -32,9 +32,9 @@ type orderRecord struct {
 	Expires        time.Time `json:"expires,omitzero"`
 }
 
-// usable reports whether the order can still be continued, by this account and protocol.
-func (r *orderRecord) usable(account string, protocol Protocol, now time.Time) bool {
-	return r.Account == account && r.Protocol == protocol && now.Sub(r.Placed) < maxOrderAge && (r.Expires.IsZero() || now.Before(r.Expires))
+// usable reports whether the order can still be continued by this account.
+func (r *orderRecord) usable(account string, now time.Time) bool {
+	return r.Account == account && now.Sub(r.Placed) < maxOrderAge && (r.Expires.IsZero() || now.Before(r.Expires))
 }
 
 // order returns what the dialect needs to read the order's state.
@@ -105,6 +105,18 @@ func (b *orderBook) save(ctx context.Context, name string, r orderRecord) error 
 		b.unsaved[name] = r
 	}
 	return fmt.Errorf("store the order in progress: %w", err)
+}
+
+// keepCertificate notes where the certificate will be, for a protocol without orders. It is best effort: without it, a successor asks for another certificate.
+func (b *orderBook) keepCertificate(ctx context.Context, name, url string) {
+	record, err := b.load(ctx, name)
+	if err == nil && record != nil {
+		record.Certificate = url
+		err = b.save(ctx, name, *record)
+	}
+	if err != nil {
+		b.log.Warn("note where the certificate will be", zap.String("object", name), zap.Error(err))
+	}
 }
 
 // resave tries again to store an order that was placed while the store failed.

@@ -34,6 +34,8 @@ type v2 struct {
 
 func (d *v2) protocol() Protocol { return ProtocolV2 }
 
+func (d *v2) refuse([]string, orderOptions) error { return nil }
+
 func (d *v2) with(acct *account) dialect {
 	next := *d
 	next.account = acct
@@ -43,7 +45,7 @@ func (d *v2) with(acct *account) dialect {
 // client makes an acme.Client for one operation. The key id is always preset, since looking it up costs a request and hides errors.
 func (d *v2) client() *acme.Client {
 	c := &acme.Client{
-		DirectoryURL: d.wire.directory.url,
+		DirectoryURL: d.dir.url,
 		HTTPClient:   d.wire.http,
 		UserAgent:    d.wire.userAgent,
 		RetryBackoff: retryBadNonce,
@@ -65,7 +67,7 @@ func retryBadNonce(n int, _ *http.Request, resp *http.Response) time.Duration {
 
 // call runs an operation of x/crypto/acme that may be repeated.
 func (d *v2) call(ctx context.Context, op, endpoint string, do func(context.Context, *acme.Client) error) (*exchange, error) {
-	ex := &exchange{endpoint: endpoint}
+	ex := &exchange{endpoint: endpoint, directory: d.dir}
 	err := d.wire.retryQuickly(ctx, func() error {
 		err := do(withExchange(ctx, ex), d.client())
 		if err == nil {
@@ -124,7 +126,7 @@ func (d *v2) postAs(ctx context.Context, who identity, op, endpoint, target stri
 }
 
 func (d *v2) postOnce(ctx context.Context, who identity, ex *exchange, target string, payload []byte) ([]byte, error) {
-	nonce, err := d.wire.nonce(ctx)
+	nonce, err := d.wire.nonce(ctx, d.dir.newNonce())
 	if err != nil {
 		return nil, err
 	}

@@ -80,7 +80,7 @@ func (d *v2) changeKey(ctx context.Context, next crypto.Signer) error {
 	if d.dir.endpoints["keyChange"] == "" {
 		return d.lacks(op, "keyChange", "make a new account instead: remove the stored one")
 	}
-	ex := &exchange{endpoint: endpointKeyChange}
+	ex := &exchange{endpoint: endpointKeyChange, directory: d.dir}
 	if err := d.client().AccountKeyRollover(withExchange(ctx, ex), next); err != nil {
 		return d.explain(op, ex, err)
 	}

@@ -46,7 +46,8 @@ type wire struct {
 	requests  *rate.Limiter
 	newNonces *rate.Limiter
 	metrics   Metrics
-	nonces    noncePool
+	nonces    noncePool // of v2
+	noncesV1  noncePool // of v1: it may be another server's
 	directory directoryCache
 }
 
@@ -54,7 +55,7 @@ type wire struct {
 func newWire(cfg *Config) *wire {
 	w := &wire{
 		ca:        cfg.Name,
-		plain:     strings.HasPrefix(cfg.Directory, "http:"),
+		plain:     strings.HasPrefix(cfg.Directory, "http:") || strings.HasPrefix(cfg.DirectoryV1, "http:"),
 		userAgent: cfg.UserAgent,
 		timeout:   requestTimeout,
 		retries:   []time.Duration{250 * time.Millisecond, time.Second},
@@ -73,7 +74,6 @@ func newWire(cfg *Config) *wire {
 		},
 	}
 	w.http = &http.Client{Transport: w, CheckRedirect: w.checkRedirect}
-	w.directory.url = cfg.Directory
 	w.directory.turn = make(chan struct{}, 1)
 	return w
 }
@@ -85,14 +85,10 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 	switch {
 	case ex.direct:
 		return w.send(req, ex)
-	case req.Method == http.MethodGet && req.URL.String() == w.directory.url:
-		dir, err := w.getDirectory(req.Context())
-		if err != nil {
-			return nil, err
-		}
-		return answer(req, "application/json", dir.canonical()), nil
+	case req.Method == http.MethodGet && ex.directory != nil && req.URL.String() == ex.directory.url:
+		return answer(req, "application/json", ex.directory.canonical()), nil
 	case req.Method == http.MethodHead:
-		nonce, err := w.nonce(req.Context())
+		nonce, err := w.nonce(req.Context(), req.URL.String())
 		if err != nil {
 			return nil, err
 		}
@@ -131,14 +127,14 @@ func (w *wire) send(req *http.Request, ex *exchange) (*http.Response, error) {
 		out.Header.Set("User-Agent", w.userAgent)
 	}
 	out.Header.Set("Accept-Language", "en") // RFC 8555 §6.1; our texts match English ones
-	if ex.endpoint == endpointCertificate {
+	if ex.endpoint == endpointCertificate && ex.nonces == nil {
 		out.Header.Set("Accept", "application/pem-certificate-chain")
 	}
 	start := time.Now()
 	resp, err := w.transport.RoundTrip(out)
 	var body []byte
 	if err == nil {
-		body, err = readBody(resp, ex.endpoint)
+		body, err = readBody(resp, ex)
 	}
 	if err != nil {
 		w.metrics.Request(w.ca, ex.endpoint, 0, time.Since(start))
@@ -168,10 +164,10 @@ func (w *wire) admit(ctx context.Context, u *url.URL, ex *exchange) error {
 }
 
 // readBody reads and closes the answer's body. A body cut short is an error, as is one beyond the bound.
-func readBody(resp *http.Response, endpoint string) ([]byte, error) {
+func readBody(resp *http.Response, ex *exchange) ([]byte, error) {
 	defer resp.Body.Close()
 	limit := int64(maxBody)
-	if endpoint == endpointCertificate {
+	if ex.endpoint == endpointCertificate && ex.nonces == nil { // v1 sends one certificate at a time
 		limit = maxChainBody
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
@@ -189,9 +185,12 @@ func (w *wire) record(ex *exchange, resp *http.Response, body []byte) {
 	ex.status, ex.header, ex.nonce = resp.StatusCode, resp.Header, ""
 	if nonce := resp.Header.Get("Replay-Nonce"); nonce != "" {
 		resp.Header.Del("Replay-Nonce")
-		if ex.direct && ex.endpoint == endpointNewNonce && resp.StatusCode < 300 {
+		switch {
+		case ex.direct && ex.endpoint == endpointNewNonce && (resp.StatusCode < 300 || ex.nonces != nil):
 			ex.nonce = nonce
-		} else {
+		case ex.nonces != nil:
+			ex.nonces.put(nonce, time.Now())
+		default:
 			w.nonces.put(nonce, time.Now())
 		}
 	}
@@ -204,19 +203,15 @@ func (w *wire) record(ex *exchange, resp *http.Response, body []byte) {
 	}
 }
 
-// nonce returns a nonce nobody else has: from the pool, or from the CA.
-func (w *wire) nonce(ctx context.Context) (string, error) {
+// nonce returns a nonce nobody else has: from the pool, or from the CA's newNonce (RFC 8555 §7.2).
+func (w *wire) nonce(ctx context.Context, newNonce string) (string, error) {
 	if n, ok := w.nonces.take(time.Now()); ok {
 		return n, nil
 	}
-	dir, err := w.getDirectory(ctx)
-	if err != nil {
-		return "", err
-	}
 	var nonce string
-	err = w.retryQuickly(ctx, func() error {
+	err := w.retryQuickly(ctx, func() error {
 		ex := &exchange{endpoint: endpointNewNonce, direct: true}
-		err := w.do(ctx, ex, http.MethodHead, dir.newNonce(), nil)
+		err := w.do(ctx, ex, http.MethodHead, newNonce, nil)
 		if err == nil && (ex.status >= 400 || !isBase64URL(ex.nonce)) {
 			err = errors.New("no usable Replay-Nonce")
 		}

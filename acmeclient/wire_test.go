@@ -105,8 +105,8 @@ func TestWire_KeepsBelowTheRatesOfLetsEncrypt(t *testing.T) {
 }
 
 func TestNew_TellsAllFaultsOfAConfigAtOnce(t *testing.T) {
-	_, err := New(Config{Name: "../x", Directory: "http://ca.test/dir", Protocol: ProtocolV1, Challenges: []string{"dns-01", "http-01", "http-01"}, OrderTimeout: -1})
-	for _, want := range []string{"../x", "loopback", "v1 is not spoken yet", "dns-01", "twice", "negative", "store", "responder", "logger"} {
+	_, err := New(Config{Name: "../x", Directory: "http://ca.test/dir", Protocol: "3", DirectoryV1: "ftp://ca.test/", Challenges: []string{"dns-01", "http-01", "http-01"}, OrderTimeout: -1})
+	for _, want := range []string{"../x", "loopback", "protocol \"3\"", "directory_v1", "dns-01", "twice", "negative", "store", "responder", "logger"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error does not say %q: %v", want, err)
 		}
