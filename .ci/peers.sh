@@ -17,5 +17,6 @@ go_peer() { # go_peer PACKAGE VERSION
 	[ -x "$dir/$name" ] || CGO_ENABLED=0 GOBIN=$dir go install -trimpath -ldflags '-s -w' "$1@$2"
 	PATH=$dir:$PATH
 }
-apt_peers chromium=chromium certutil=libnss3-tools curl=curl openssl=openssl
+PATH=$PATH:/usr/sbin # where Debian keeps name servers
+apt_peers chromium=chromium certutil=libnss3-tools curl=curl openssl=openssl named=bind9 knotd=knot
 go_peer github.com/versity/versitygw/cmd/versitygw v1.8.0 # an object store; older ones let several conditional writers win

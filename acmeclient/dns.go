@@ -161,7 +161,8 @@ type dnsPace struct {
 
 func defaultDNSPace() dnsPace {
 	return dnsPace{
-		pauses:  []time.Duration{250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second},
+		pauses: []time.Duration{100 * time.Millisecond, 150 * time.Millisecond, 250 * time.Millisecond, 250 * time.Millisecond, 250 * time.Millisecond,
+			500 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second},
 		silence: 10 * time.Second,
 	}
 }
