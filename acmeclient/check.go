@@ -108,6 +108,23 @@ func checkChain(chain [][]byte, names []string, csr *x509.CertificateRequest, no
 	return nil
 }
 
+// replacedID returns the id of the predecessor of a certificate for the sorted names, empty if it cannot be one: RFC 9773 §5 asks for an identifier in common.
+func replacedID(chain [][]byte, names []string) string {
+	if len(chain) == 0 {
+		return ""
+	}
+	cert, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		return ""
+	}
+	for _, n := range sans(cert.DNSNames, cert.IPAddresses) {
+		if slices.Contains(names, n) {
+			return certificateID(chain)
+		}
+	}
+	return ""
+}
+
 // certificateID returns the id of a certificate (RFC 9773 §4.1), empty if it has none.
 func certificateID(chain [][]byte) string {
 	if len(chain) == 0 {

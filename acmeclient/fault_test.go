@@ -717,13 +717,46 @@ func TestObtain_SaysWhatItReplacesAndTriesOnceWithout(t *testing.T) {
 	if got := payloads(); len(got) != 1 || !strings.Contains(got[0], `"replaces":"`+certificateID(first.Chain)+`"`) {
 		t.Errorf("orders are %q", got)
 	}
-	// The refusal is not left to pebble, whose look at the replaced order races with its own note of it.
-	p.fail(append(p.faults, times(1, problemReply(pathOrder, 409, "alreadyReplaced", "replaced before")))...)
-	r = newRequest(t, "www.example.test")
+	r = newRequest(t, "other.example.test") // has no name in common
 	r.Predecessor = first.Chain
 	obtain(t, c, r)
-	if got := payloads(); len(got) != 3 || !strings.Contains(got[1], "replaces") || strings.Contains(got[2], "replaces") {
+	if got := payloads(); len(got) != 2 || strings.Contains(got[1], "replaces") {
 		t.Errorf("orders are %q", got)
+	}
+}
+
+// TestObtain_TriesOnceWithoutReplacesWhateverTheRefusal: the various ways in which Let's Encrypt finds fault with a predecessor. They are not left to pebble, whose look
+// at the replaced order races with its own note of it.
+func TestObtain_TriesOnceWithoutReplacesWhateverTheRefusal(t *testing.T) {
+	c, p, _, _ := setup(t, pebbleOptions{})
+	first := obtain(t, c, newRequest(t, "www.example.test"))
+	for _, tt := range []struct {
+		name  string
+		fault fault
+		tries int // orders that are sent
+	}{
+		{"replaced before", problemReply(pathOrder, 409, "alreadyReplaced", "replaced before"), 2},
+		{"unknown", problemReply(pathOrder, 404, "malformed", "no such certificate"), 2},
+		{"another account's", problemReply(pathOrder, 403, "unauthorized", "not yours"), 2},
+		{"no name in common", problemReply(pathOrder, 400, "malformed", "no common identifier"), 2},
+		{"a limit", problemReply(pathOrder, 429, "rateLimited", "too many new orders (300) from this account"), 1},
+		{"a name", problemReply(pathOrder, 400, "rejectedIdentifier", "forbidden"), 1},
+		{"an outage", problemReply(pathOrder, 500, "serverInternal", "boom"), 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			payloads := p.payloads(pathOrder)
+			p.fail(append(p.faults, times(1, tt.fault))...)
+			r := newRequest(t, "www.example.test")
+			r.Predecessor = first.Chain
+			_, err := c.Obtain(t.Context(), r)
+			if (err == nil) != (tt.tries == 2) {
+				t.Errorf("Obtain: %v", err)
+			}
+			got := payloads()
+			if len(got) != tt.tries || !strings.Contains(got[0], "replaces") || tt.tries == 2 && strings.Contains(got[1], "replaces") {
+				t.Errorf("orders are %q", got)
+			}
+		})
 	}
 }
 

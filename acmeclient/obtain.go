@@ -71,7 +71,7 @@ func (c *Client) Obtain(ctx context.Context, r Request) (*Certificate, error) {
 	defer cancel()
 	a := &attempt{
 		names: names, csr: csr, object: c.orders.name(r.CSR), began: time.Now(),
-		options: orderOptions{profile: r.Profile, replaces: certificateID(r.Predecessor)},
+		options: orderOptions{profile: r.Profile, replaces: replacedID(r.Predecessor, names)},
 	}
 	cert, err := c.issue(ctx, a)
 	if err != nil {
