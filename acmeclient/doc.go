@@ -22,11 +22,14 @@
 //     (v2.go: v2.begin, v1authz.go: v1.begin, obtain.go: Client.begin, orders.go: orderBook.save). It ends in the protocol in which it began
 //     (dialect.go: Client.speakerOf). From here on the order's status says what to do next (obtain.go: Client.complete).
 //  7. Pending: for each name whose authorization is not valid yet, a challenge is chosen; the type that failed last time comes last
-//     (authorize.go: Client.authorize, Client.choose, rotation.order).
-//  8. Its answer is published in memory and in the store, then the CA is told (authorize.go: Client.begun, responder.go: Responder.publish).
-//  9. The CA asks any node on port 80 or 443 (responder.go: Responder.HTTP, Responder.Certificate).
+//     (authorize.go: Client.authorize, Client.choose, rotation.order). Wildcards have dns-01 alone (dnschallenge.go: Client.types).
+//  8. Its answer is published in memory and in the store (authorize.go: Client.begun, responder.go: Responder.publish). That to dns-01 is noted in the store and
+//     written at the name that CNAMEs lead to (dnsplace.go: DNSSolver.locate, dnsrecord.go: DNSSolver.present), and all name servers of the zone must have it
+//     (dnspropagation.go: DNSSolver.wait). Then the CA is told (authorize.go: Client.tell).
+//  9. The CA asks the zone's name servers, or any node on port 80 or 443 (responder.go: Responder.HTTP, Responder.Certificate).
 //  10. We look soon after it did, then more and more rarely, until it has decided (authorize.go: Client.awaitAuthorization, pace.go: pace.nextAuthz). The
-//     answer is retracted when it has (responder.go: Responder.retract).
+//     answer is retracted when it has (responder.go: Responder.retract, dnsrecord.go: DNSSolver.remove); what a crash leaves behind is swept
+//     (responder.go: Responder.Sweep, dnsrecord.go: DNSSolver.Sweep).
 //  11. Ready: the CSR is sent (finish.go: Client.finalize). Processing: the order is polled as the CA asks, within bounds (finish.go: Client.await).
 //  12. Valid: the chain is fetched, over v1 link by link, and checked against key, names and dates before anybody gets it
 //     (finish.go: Client.download, v1cert.go: v1.fetch, check.go: checkChain).
@@ -42,5 +45,6 @@
 //
 // x/crypto/acme speaks for accounts, authorizations, challenges and certificates, as one cheap acme.Client per operation over the wire: its nonce pool, its
 // directory, its retries and its waits are not used. Orders are signed here with go-jose, since x/crypto/acme keeps their Retry-After and lacks `replaces`; so
-// is all of v1, which it has no more.
+// is all of v1, which it has no more. certmagic and its libdns providers write DNS records; whether all servers have them is seen here, since one is enough for
+// certmagic, and so is the removal, since certmagic forgets what it made when the process ends.
 package acmeclient

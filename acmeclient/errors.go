@@ -299,6 +299,8 @@ func validationAdvice(kind, challengeType, name string) string {
 	}
 	port := "80 or 443"
 	switch challengeType {
+	case ChallengeDNS01:
+		return fmt.Sprintf("the CA did not see the TXT record that this server made at _acme-challenge.%s; check that the provider writes to the zone that the Internet asks, and its DNSSEC", strings.TrimPrefix(name, "*."))
 	case ChallengeHTTP01:
 		port = "80"
 	case ChallengeTLSALPN01:
