@@ -2,14 +2,14 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"crypto/tls"
 
 	"go.uber.org/zap"
 )
@@ -54,9 +54,12 @@ type conn struct {
 	closed   atomic.Bool
 
 	// The handshake sets these before a request can read them. Without TLS they are zero.
-	site    string // name of the site that the handshake chose
-	name    string // canonical SNI, or Settings.DefaultName
-	version uint16 // of TLS
+	site       string            // name of the site that the handshake chose
+	binding    string            // see door
+	name       string            // canonical SNI, or Settings.DefaultName
+	version    uint16            // of TLS
+	cert       *tls.Certificate  // what the client was shown; nil if its session was resumed
+	clientCert *x509.Certificate // who the client proved to be; nil for nobody
 
 	h1 *h1Conn // nil for HTTP/2
 }
@@ -68,6 +71,14 @@ func (s *Server) newConn(nc net.Conn) *conn {
 	}
 	s.cfg.Metrics.Connections(1)
 	return c
+}
+
+// shaken keeps what the handshake found out.
+func (c *conn) shaken(cs *tls.ConnectionState) {
+	c.version = cs.Version
+	if len(cs.VerifiedChains) > 0 {
+		c.clientCert = cs.VerifiedChains[0][0]
+	}
 }
 
 // Close may be called more than once; net/http does.

@@ -69,8 +69,18 @@ type Settings struct {
 	// UnknownClose closes the connection of a client that names no site of ours, instead of the TLS alert.
 	UnknownClose bool
 
+	// UnknownDefault serves a client that names no site of ours as one that names DefaultName, which is then required. Its requests for other hosts
+	// than those of that site are refused all the same. It excludes UnknownClose.
+	UnknownDefault bool
+
 	// DefaultName stands in for a missing SNI; empty refuses such clients. It is canonical.
 	DefaultName string
+
+	// NoTickets turns session tickets off, those that are out included: every handshake is a whole one.
+	NoTickets bool
+
+	// ClientAuth are the policies for client certificates that sites name. One that is incomplete is an error, used or not.
+	ClientAuth []ClientAuth
 }
 
 // Site is what answers for some hosts.
@@ -90,6 +100,17 @@ type Site struct {
 
 	// BodyBytes bounds a request body; zero means Limits.BodyBytes.
 	BodyBytes int64
+
+	// OnDemand: who may be served under the site's wildcards is decided name by name, when a certificate is asked for. Then one name's connection carries no
+	// request for another one, unless the certificate covers both. It is always so for names that only "*" covers.
+	OnDemand bool
+
+	// HSTS tells browsers for how long to come by https only (RFC 6797), in place of what the upstream says about it; zero leaves that to the upstream. It is
+	// rounded down to seconds.
+	HSTS time.Duration
+
+	// ClientAuth names the policy for client certificates; empty asks for none. Such a site is never served without TLS.
+	ClientAuth string
 }
 
 // Metrics receives counts, without names. Implementations return at once and allocate nothing.

@@ -4,16 +4,18 @@
 // # Life of a request
 //
 //  1. A connection is accepted and counted; from now on somebody owns it (accept.go: Server.accept, Server.newConn).
-//  2. With TLS, the handshake chooses the site from the SNI, once, by the one lookup that routing uses too, and asks for the certificate. Session tickets are
-//     bound to the site. An unknown name gets the alert unrecognized_name; a CA's acme-tls/1 ends after the handshake
-//     (handshake.go: Server.shakeHands, Server.baseConfig, Server.siteConfig, Server.getCertificate).
+//  2. With TLS, the handshake chooses the site from the SNI, once, by the one lookup that routing uses too, and asks for the certificate, and for the client's
+//     own if the site's policy says so. An unknown name gets the alert unrecognized_name, unless Settings say otherwise; a CA's acme-tls/1 ends after the
+//     handshake (handshake.go: Server.shakeHands, Server.baseConfig, Server.newDoor, Server.getCertificate), (clientauth.go: ClientAuth.apply). Session
+//     tickets are bound to the site and its policy (tickets.go: Server.bindTickets).
 //  3. net/http reads the request, for HTTP/1.1 through a guard that refuses what could be read in two ways
 //     (server.go: Server.newHTTP1, Server.newHTTP2), (h1conn.go: h1Conn.Read), (guard.go: guard.check).
 //  4. The request becomes an exchange with the settings of this moment, which it keeps across a reload, with an id, and with the address of whoever asks
 //     (exchange.go: Server.serveHTTP), (requestid.go: exchange.identify).
 //  5. What is no proper request goes no further: the host above all, then the target, CONNECT, and what HTTP/2 forbids (check.go: exchange.check).
 //  6. Without TLS, a CA's challenge is answered and everything else sent to https, if Settings say so (route.go: Server.servePlain).
-//  7. The host's site must be the one that the handshake chose, else 421 (route.go: exchange.route), (site.go: Table.Site).
+//  7. The host's site must be the one that the handshake chose, under the policy of that moment, else 421; and a connection for a name that was permitted for
+//     itself alone carries requests for no other (route.go: exchange.route, exchange.belongs), (site.go: Table.Site).
 //  8. The request is made fit for the upstream: hop-by-hop fields and what only a proxy may say are deleted, then our own word is set; the body is counted and
 //     can be ended by us at any time (forward.go: exchange.outgoing), (headers.go: cleanRequestHeader), (forwarded.go: exchange.setForwarded), (body.go: requestBody.Read).
 //  9. The site's RoundTripper takes it, usually an upstream.Pool; 1xx answers pass on the way (forward.go: exchange.forward, informer.informational).

@@ -18,6 +18,7 @@ type exchange struct {
 	conn  *conn
 	state *state
 	site  *Site // nil until the request is routed
+	door  *door // the site's; nil also for a redirect
 	r     *http.Request
 
 	start    time.Time
@@ -70,6 +71,7 @@ func (x *exchange) WriteHeader(status int) {
 	h1 := x.conn.h1
 	if final := status >= 200; final {
 		x.status = status
+		x.announce()
 		if h1 != nil && (x.unread() || x.tunnelled) {
 			x.Header()["Connection"] = closeValue
 			h1.linger.Store(true)

@@ -44,6 +44,7 @@ func (x *exchange) outgoing(in *informer) *http.Request {
 	wantsTrailers := hasToken(r.Header["Te"], "trailers")
 	cleanRequestHeader(out.Header, x.trusted)
 	x.setForwarded(out.Header)
+	x.setClientCert(out.Header)
 	if wantsTrailers { // hop by hop, but we can do it on both sides
 		out.Header["Te"] = []string{"trailers"}
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -29,7 +30,7 @@ func (s *Server) handshake(c *conn) {
 			return
 		}
 		cs := tc.ConnectionState()
-		c.version = cs.Version
+		c.shaken(&cs)
 		switch cs.NegotiatedProtocol {
 		case acmeALPN:
 			_ = tc.Close() // RFC 8737 §3: the connection carries nothing else
@@ -72,8 +73,7 @@ func looksLikeHTTP(record [5]byte) bool {
 	return slices.Contains([]string{"GET /", "HEAD ", "POST ", "PUT /", "OPTIO"}, string(record[:]))
 }
 
-// baseConfig is where every handshake begins: it chooses the site, once, and goes on with the configuration of that site. Session tickets are sealed
-// with keys that crypto/tls rotates daily; see siteConfig for what they are bound to.
+// baseConfig is where every handshake begins: it chooses the site, once, and goes on with the configuration of that site (see newDoor).
 func (s *Server) baseConfig() *tls.Config {
 	base := &tls.Config{
 		MinVersion:       s.cfg.MinVersion,
@@ -98,14 +98,18 @@ func (s *Server) baseConfig() *tls.Config {
 			return challenge, nil
 		}
 		i, ok := st.table.hosts.Lookup(c.name)
+		if (c.name == "" || !ok) && st.UnknownDefault {
+			c.name = st.DefaultName
+			i, ok = st.table.hosts.Lookup(c.name)
+		}
 		if c.name == "" || !ok {
 			if st.UnknownClose {
 				_ = c.Close()
 			}
 			return refuse, nil
 		}
-		c.site = st.Sites[i].Name
-		return st.tls[i], nil
+		c.site, c.binding = st.Sites[i].Name, st.doors[i].binding
+		return st.doors[i].tls, nil
 	}
 	return base
 }
@@ -129,30 +133,21 @@ func (st *state) handshakeName(sni string, local net.Addr) string {
 	return st.DefaultName
 }
 
-// siteConfig is the configuration of handshakes with one site. A session ticket carries the site's name, and resumes nowhere else: otherwise a ticket
-// from an open site would open one that asks for client certificates (nginx CVE-2025-23419). What else decides who may enter belongs into binding.
-func (s *Server) siteConfig(site string) *tls.Config {
-	binding := "site:" + site
-	cfg := s.tls.Clone()
-	cfg.GetConfigForClient = nil
-	cfg.GetCertificate = s.getCertificate
-	cfg.WrapSession = func(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
-		ss.Extra = append(ss.Extra, []byte(binding))
-		return s.tls.EncryptTicket(cs, ss)
+// newDoor is how handshakes with one site go.
+func (s *Server) newDoor(site *Site, policy *ClientAuth, tickets bool) door {
+	d := door{binding: "site:" + site.Name, tls: s.tls.Clone()}
+	if site.HSTS >= time.Second {
+		d.hsts = []string{"max-age=" + strconv.FormatInt(int64(site.HSTS/time.Second), 10)}
 	}
-	cfg.UnwrapSession = func(ticket []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
-		ss, err := s.tls.DecryptTicket(ticket, cs)
-		if err != nil || ss == nil {
-			return nil, err
-		}
-		for _, extra := range ss.Extra {
-			if string(extra) == binding {
-				return ss, nil
-			}
-		}
-		return nil, nil // not an error: a full handshake follows
+	d.tls.GetConfigForClient = nil
+	d.tls.GetCertificate = s.getCertificate
+	d.tls.SessionTicketsDisabled = !tickets
+	if policy != nil {
+		d.binding += "\x00client:" + policy.fingerprint()
+		policy.apply(d.tls)
 	}
-	return cfg
+	s.bindTickets(d.tls, site, d.binding)
+	return d
 }
 
 // getCertificate asks for the certificate of the name that GetConfigForClient settled. The client's clock stands still meanwhile.
@@ -165,5 +160,6 @@ func (s *Server) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, e
 	_ = c.SetDeadline(time.Time{})
 	cert, err := s.cfg.GetCertificate(hello)
 	_ = c.SetDeadline(time.Now().Add(s.cfg.Limits.HandshakeTimeout))
+	c.cert = cert
 	return cert, err
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -208,10 +209,30 @@ func TestHandshake_TellsPlainHTTPWhatThePortIsFor(t *testing.T) {
 }
 
 // cache is a tls.ClientSessionCache that gives its session to every name.
-type cache struct{ s *tls.ClientSessionState }
+type cache struct {
+	mu sync.Mutex
+	s  *tls.ClientSessionState
+}
 
-func (c *cache) Get(string) (*tls.ClientSessionState, bool) { return c.s, c.s != nil }
-func (c *cache) Put(_ string, s *tls.ClientSessionState)    { c.s = s }
+func (c *cache) Get(string) (*tls.ClientSessionState, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.s, c.s != nil
+}
+
+func (c *cache) Put(_ string, s *tls.ClientSessionState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.s = s
+}
+
+// waitFor returns the session once it is there: over TLS 1.3 it comes after the handshake.
+func (c *cache) waitFor(t *testing.T) *tls.ClientSessionState {
+	t.Helper()
+	eventually(t, "a session ticket comes", func() bool { _, ok := c.Get(""); return ok })
+	s, _ := c.Get("")
+	return s
+}
 
 func TestHandshake_ATicketResumesAtItsOwnSiteOnly(t *testing.T) {
 	p := twoSites(t, nil)
@@ -233,19 +254,19 @@ func TestHandshake_ATicketResumesAtItsOwnSiteOnly(t *testing.T) {
 			t.Error("resumed without a ticket")
 		}
 		ticket := c.s
-		if !resumed(&cache{ticket}, "a.test") || !resumed(&cache{ticket}, "www.a.test") {
+		if !resumed(&cache{s: ticket}, "a.test") || !resumed(&cache{s: ticket}, "www.a.test") {
 			t.Error("a ticket was not taken by its own site")
 		}
-		if resumed(&cache{ticket}, "x.wild.test") || resumed(&cache{ticket}, "special.wild.test") {
+		if resumed(&cache{s: ticket}, "x.wild.test") || resumed(&cache{s: ticket}, "special.wild.test") {
 			t.Error("a ticket resumed at another site")
 		}
-		if _, err := shake(t, p, &tls.Config{ServerName: "unknown.test", ClientSessionCache: &cache{ticket}, MaxVersion: version, InsecureSkipVerify: true}); err == nil {
+		if _, err := shake(t, p, &tls.Config{ServerName: "unknown.test", ClientSessionCache: &cache{s: ticket}, MaxVersion: version, InsecureSkipVerify: true}); err == nil {
 			t.Error("a ticket opened a name that is not ours")
 		}
 		if err := p.Apply(currentSettings(t, p)); err != nil {
 			t.Fatal(err)
 		}
-		if !resumed(&cache{ticket}, "a.test") {
+		if !resumed(&cache{s: ticket}, "a.test") {
 			t.Error("a reload made tickets worthless")
 		}
 	}

@@ -48,7 +48,11 @@ func isAlias(name string) bool { return strings.IndexByte(name, '_') >= 0 }
 
 // isProxyField reports whether only a proxy has a reason to send the field.
 func isProxyField(name string) bool {
-	return strings.HasPrefix(name, "X-Forwarded-") || name == "X-Real-Ip" || name == "X-Request-Id"
+	switch name {
+	case "X-Real-Ip", "X-Request-Id", clientCertField, clientCertChainField:
+		return true
+	}
+	return strings.HasPrefix(name, "X-Forwarded-")
 }
 
 // cleanResponseHeader leaves in h what may go to the client. Alt-Svc speaks of the upstream's own ports.

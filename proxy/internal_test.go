@@ -28,7 +28,7 @@ func testExchange(t testing.TB) *exchange {
 	}
 	return &exchange{
 		r: r.WithContext(t.Context()), conn: &conn{peer: netip.MustParseAddr("192.0.2.1"), version: 0x304, site: "a.test"}, srv: &Server{},
-		state: &state{Settings: set, table: table}, id: "id",
+		state: &state{Settings: set, table: table}, site: &set.Sites[0], id: "id",
 	}
 }
 

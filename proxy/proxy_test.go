@@ -1,6 +1,8 @@
 package proxy_test
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"io"
 	"net/http"
 	"strings"
@@ -27,4 +29,10 @@ func TestServer_BringsRequestsToTheUpstreamAndAnswersBack(t *testing.T) {
 			t.Errorf("upstream saw %q, want %q", seen, want)
 		}
 	})
+}
+
+func certsOf(ca *proxytest.CA) []*x509.Certificate { return []*x509.Certificate{ca.Cert()} }
+
+func pemOf(ca *proxytest.CA) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Cert().Raw}))
 }

@@ -57,8 +57,20 @@ func (t *Table) Site(host string) (*Site, bool) {
 // state is Settings with all that is derived from them. It is replaced whole, never modified; a request keeps the one it started with.
 type state struct {
 	Settings
-	table *Table
-	tls   []*tls.Config // parallel to Settings.Sites; see siteConfig
+	table    *Table
+	policies map[string]*ClientAuth
+	doors    []door // parallel to Settings.Sites
+}
+
+// door is how one gets into a site by TLS.
+type door struct {
+	tls *tls.Config // see siteConfig
+
+	hsts []string // the field Strict-Transport-Security; nil for none of ours
+
+	// binding names the site and what it asks of its clients. A connection and a session ticket have the binding of their handshake, and are worth
+	// nothing where there is another.
+	binding string
 }
 
 func (s *Server) newState(set Settings) (*state, error) {
@@ -66,19 +78,39 @@ func (s *Server) newState(set Settings) (*state, error) {
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	if d := set.DefaultName; d != "" {
-		if canonical, err := hostname.Normalize(d); err != nil || canonical != d {
-			return nil, fmt.Errorf("proxy: default name %q is not a canonical host name", d)
-		}
-		if _, ok := table.Site(d); !ok {
-			return nil, fmt.Errorf("proxy: no site has the default name %q", d)
-		}
+	policies, err := clientPolicies(set)
+	if err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	st := &state{Settings: set, table: table, tls: make([]*tls.Config, len(set.Sites))}
+	if err := checkDefault(set, table); err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	st := &state{Settings: set, table: table, policies: policies, doors: make([]door, len(set.Sites))}
 	for i := range set.Sites {
-		st.tls[i] = s.siteConfig(set.Sites[i].Name)
+		st.doors[i] = s.newDoor(&set.Sites[i], policies[set.Sites[i].ClientAuth], !set.NoTickets)
 	}
 	return st, nil
+}
+
+// checkDefault checks what is served to clients that name none of our sites.
+func checkDefault(set Settings, table *Table) error {
+	d := set.DefaultName
+	if d == "" {
+		if set.UnknownDefault {
+			return errors.New("unknown names are to be served the default certificate, but there is no default name")
+		}
+		return nil
+	}
+	if set.UnknownDefault && set.UnknownClose {
+		return errors.New("unknown names cannot both be served and be closed")
+	}
+	if canonical, err := hostname.Normalize(d); err != nil || canonical != d {
+		return fmt.Errorf("default name %q is not a canonical host name", d)
+	}
+	if _, ok := table.Site(d); !ok {
+		return fmt.Errorf("no site has the default name %q", d)
+	}
+	return nil
 }
 
 // trusts reports whether addr is a proxy whose word about its client we take.

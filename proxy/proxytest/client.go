@@ -13,7 +13,11 @@ import (
 )
 
 // Client returns a client that reaches the proxy in the mode, whatever host its URLs name, and does not follow redirects.
-func (p *Proxy) Client(mode Mode) *http.Client {
+func (p *Proxy) Client(mode Mode) *http.Client { return p.ClientWith(mode, &tls.Config{}) }
+
+// ClientWith is Client with more to its handshakes than the roots, which it adds.
+func (p *Proxy) ClientWith(mode Mode, cfg *tls.Config) *http.Client {
+	cfg.RootCAs = p.CA.Pool
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(!mode.H2)
 	protocols.SetHTTP2(mode.H2)
@@ -21,7 +25,7 @@ func (p *Proxy) Client(mode Mode) *http.Client {
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, p.Addr(mode))
 		},
-		TLSClientConfig:    &tls.Config{RootCAs: p.CA.Pool},
+		TLSClientConfig:    cfg,
 		Protocols:          protocols,
 		DisableCompression: true,
 	}

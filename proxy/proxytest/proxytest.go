@@ -26,8 +26,8 @@ import (
 
 // Mode is a way for a client to reach the proxy.
 type Mode struct {
-	Name    string
-	TLS, H2 bool
+	Name        string
+	TLS, H2, H3 bool
 }
 
 // The modes that exist.
@@ -55,7 +55,8 @@ type CA struct {
 
 	mu     sync.Mutex
 	issued map[string]*tls.Certificate
-	Refuse map[string]bool // names that get no certificate; set before use
+	Refuse map[string]bool     // names that get no certificate; set before use
+	Also   map[string][]string // more names on the certificate of a name; set before use
 }
 
 // NewCA returns an authority of its own.
@@ -65,7 +66,7 @@ func NewCA(t testing.TB) *CA {
 		t.Fatal(err)
 	}
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "proxytest"}, IsCA: true, BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "proxytest " + rand.Text()[:8]}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
@@ -76,7 +77,7 @@ func NewCA(t testing.TB) *CA {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca := &CA{Pool: x509.NewCertPool(), cert: cert, key: key, issued: map[string]*tls.Certificate{}, Refuse: map[string]bool{}}
+	ca := &CA{Pool: x509.NewCertPool(), cert: cert, key: key, issued: map[string]*tls.Certificate{}, Refuse: map[string]bool{}, Also: map[string][]string{}}
 	ca.Pool.AddCert(cert)
 	return ca
 }
@@ -100,7 +101,7 @@ func (ca *CA) Certificate(name string) (*tls.Certificate, error) {
 	if ip := net.ParseIP(name); ip != nil {
 		tmpl.IPAddresses = []net.IP{ip}
 	} else {
-		tmpl.DNSNames = []string{name}
+		tmpl.DNSNames = append([]string{name}, ca.Also[name]...)
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -113,6 +114,27 @@ func (ca *CA) Certificate(name string) (*tls.Certificate, error) {
 	c := &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 	ca.issued[name] = c
 	return c, nil
+}
+
+// Cert is the authority's own certificate.
+func (ca *CA) Cert() *x509.Certificate { return ca.cert }
+
+// Client returns a certificate for a client of that name.
+func (ca *CA) Client(t testing.TB, name string) tls.Certificate {
+	t.Helper()
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: ca.cert.NotBefore, NotAfter: ca.cert.NotAfter,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, ca.cert, key.Public(), ca.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 // Proxy is a running proxy.

@@ -1,0 +1,174 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+)
+
+// ClientAuth is a policy for client certificates. Sites choose one by its name. The zero value lets nobody in and is refused, so that a policy that
+// was not read can never become a weaker one (Caddy CVE-2026-27586).
+type ClientAuth struct {
+	// Name is what Site.ClientAuth refers to. Required.
+	Name string
+
+	// CAs are the authorities whose client certificates are accepted, and no others: the system's never are. At least one is required.
+	CAs []*x509.Certificate
+
+	// Optional asks for a certificate but lets clients without one in as well. One that is given is verified either way.
+	Optional bool
+
+	// Forward tells the upstream who the client is, by the field Client-Cert (RFC 9440 §2.2). What a client says in this field is removed whatever
+	// Forward says.
+	Forward bool
+}
+
+// LoadClientAuth reads a policy from PEM files. mode is "require" or "request". Whatever in the files is not a certificate is an error, and so is a file
+// without any: a policy is complete or it is none.
+func LoadClientAuth(name string, files []string, mode string) (ClientAuth, error) {
+	p := ClientAuth{Name: name}
+	switch mode {
+	case "require":
+	case "request":
+		p.Optional = true
+	default:
+		return ClientAuth{}, fmt.Errorf("client auth %q: mode %q: write \"require\" or \"request\"", name, mode)
+	}
+	var errs []error
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err == nil {
+			var more []*x509.Certificate
+			more, err = parseCertificates(text)
+			p.CAs = append(p.CAs, more...)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("client auth %q: read CAs of %s: %w", name, file, err))
+		}
+	}
+	if len(errs) == 0 {
+		errs = append(errs, p.check())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return ClientAuth{}, err
+	}
+	return p, nil
+}
+
+// parseCertificates takes certificates in PEM and nothing else. encoding/pem passes over blocks that are cut off, so they are counted.
+func parseCertificates(text []byte) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
+	begun, read := bytes.Count(text, []byte("-----BEGIN ")), 0
+	for rest := text; ; read++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("has a %s where only certificates belong", block.Type)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("parse certificate %d: %w", read+1, err)
+		}
+		certs = append(certs, cert)
+	}
+	if read != begun {
+		return nil, fmt.Errorf("%d of %d PEM blocks are damaged", begun-read, begun)
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("no certificate in PEM")
+	}
+	return certs, nil
+}
+
+func (p *ClientAuth) check() error {
+	switch {
+	case p.Name == "":
+		return errors.New("client auth without a name")
+	case len(p.CAs) == 0:
+		return fmt.Errorf("client auth %q: no CA: nobody could get in", p.Name)
+	case slices.Contains(p.CAs, nil):
+		return fmt.Errorf("client auth %q: a CA is missing", p.Name)
+	}
+	return nil
+}
+
+// clientPolicies checks the policies and those that sites name. All faults are in the error.
+func clientPolicies(set Settings) (map[string]*ClientAuth, error) {
+	policies := make(map[string]*ClientAuth, len(set.ClientAuth))
+	var errs []error
+	for i := range set.ClientAuth {
+		p := &set.ClientAuth[i]
+		if err := p.check(); err != nil {
+			errs = append(errs, err)
+		} else if policies[p.Name] != nil {
+			errs = append(errs, fmt.Errorf("client auth %q is there twice", p.Name))
+		}
+		policies[p.Name] = p
+	}
+	for _, site := range set.Sites {
+		if site.ClientAuth == "" {
+			continue
+		}
+		if policies[site.ClientAuth] == nil {
+			errs = append(errs, fmt.Errorf("site %q: there is no client auth %q", site.Name, site.ClientAuth))
+		}
+	}
+	return policies, errors.Join(errs...)
+}
+
+// apply makes the handshakes of cfg ask for certificates.
+func (p *ClientAuth) apply(cfg *tls.Config) {
+	cfg.ClientCAs = x509.NewCertPool()
+	for _, ca := range p.CAs {
+		cfg.ClientCAs.AddCert(ca)
+	}
+	cfg.ClientAuth = tls.RequireAndVerifyClientCert
+	if p.Optional {
+		cfg.ClientAuth = tls.VerifyClientCertIfGiven
+	}
+}
+
+// fingerprint differs for policies that let different clients in. Two loads of the same files have the same, whatever the order.
+func (p *ClientAuth) fingerprint() string {
+	sums := make([]string, 0, len(p.CAs))
+	for _, ca := range p.CAs {
+		sum := sha256.Sum256(ca.Raw)
+		sums = append(sums, string(sum[:]))
+	}
+	slices.Sort(sums)
+	h := sha256.New()
+	fmt.Fprintf(h, "optional %v\n", p.Optional)
+	for _, sum := range slices.Compact(sums) {
+		h.Write([]byte(sum))
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// setClientCert writes who the client proved to be over whatever came in, if the site's policy forwards it.
+func (x *exchange) setClientCert(h http.Header) {
+	if x.site.ClientAuth == "" {
+		return
+	}
+	delete(h, clientCertField)
+	delete(h, clientCertChainField)
+	if cert := x.conn.clientCert; cert != nil && x.state.policies[x.site.ClientAuth].Forward {
+		// RFC 9440 §2.1: the DER of the certificate as a byte sequence of RFC 8941 §3.3.5.
+		h[clientCertField] = []string{":" + base64.StdEncoding.EncodeToString(cert.Raw) + ":"}
+	}
+}
+
+const (
+	clientCertField      = "Client-Cert"
+	clientCertChainField = "Client-Cert-Chain"
+)
