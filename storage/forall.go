@@ -2,6 +2,8 @@ package storage
 
 import (
 	"context"
+	"fmt"
+	"io"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -33,5 +35,26 @@ func eachName(ctx context.Context, s Store, prefix string, f func(name string)) 
 			f(name)
 		}
 		after = names[len(names)-1]
+	}
+}
+
+// reportNames bounds the names in a report.
+const reportNames = 100
+
+// noteName adds a name to those of a report, if there is room, and counts it.
+func noteName(names []string, count *int, name string) []string {
+	if *count++; len(names) >= reportNames {
+		return names
+	}
+	return append(names, name)
+}
+
+// listNames writes a line for each name, and how many more there are.
+func listNames(w io.Writer, what string, names []string, count int) {
+	for _, name := range names {
+		fmt.Fprintf(w, "%s: %s\n", what, name)
+	}
+	if more := count - len(names); more > 0 {
+		fmt.Fprintf(w, "%s: %d more\n", what, more)
 	}
 }

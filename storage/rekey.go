@@ -53,23 +53,10 @@ func (r *RekeyReport) String() string {
 		fmt.Fprintf(&b, "%8d objects sealed with %s%s\n", r.Keys[id], id, role)
 	}
 	fmt.Fprintf(&b, "%8d objects in clear\n%8d objects sealed anew\n", r.Plaintext, r.Rewritten)
-	for _, name := range r.Unknown {
-		fmt.Fprintf(&b, "key not in the ring: %s\n", name)
-	}
-	if more := r.unknown - len(r.Unknown); more > 0 {
-		fmt.Fprintf(&b, "key not in the ring: %d more\n", more)
-	}
-	for _, name := range r.Damaged {
-		fmt.Fprintf(&b, "damaged: %s\n", name)
-	}
-	if more := r.damaged - len(r.Damaged); more > 0 {
-		fmt.Fprintf(&b, "damaged: %d more\n", more)
-	}
+	listNames(&b, "key not in the ring", r.Unknown, r.unknown)
+	listNames(&b, "damaged", r.Damaged, r.damaged)
 	return b.String()
 }
-
-// reportNames bounds the names in a report.
-const reportNames = 100
 
 // Rekey walks through the whole store and seals with the first key what another key seals or what lies in clear, by compare-and-swap, while
 // everybody goes on reading and writing. Objects that cannot be opened are reported and left as they are. It can be interrupted and begun again at any time.
@@ -126,7 +113,7 @@ func (w *rekeying) attempt(ctx context.Context, name string) (again bool, err er
 		return false, nil
 	}
 	if _, damaged := errors.AsType[*CorruptError](err); damaged {
-		w.count(func(r *RekeyReport) { r.note(&r.Damaged, &r.damaged, name) })
+		w.count(func(r *RekeyReport) { r.Damaged = noteName(r.Damaged, &r.damaged, name) })
 		return false, nil
 	}
 	if err != nil {
@@ -162,10 +149,10 @@ func (w *rekeying) cannotOpen(name string, err error) error {
 	missing, isKey := errors.AsType[*KeyError](err)
 	switch {
 	case isKey:
-		w.count(func(r *RekeyReport) { r.Keys[missing.ID]++; r.note(&r.Unknown, &r.unknown, name) })
+		w.count(func(r *RekeyReport) { r.Keys[missing.ID]++; r.Unknown = noteName(r.Unknown, &r.unknown, name) })
 		return nil
 	case isDamage(err):
-		w.count(func(r *RekeyReport) { r.note(&r.Damaged, &r.damaged, name) })
+		w.count(func(r *RekeyReport) { r.Damaged = noteName(r.Damaged, &r.damaged, name) })
 		return nil
 	}
 	return err
@@ -192,10 +179,4 @@ func (r *RekeyReport) found(id string) {
 		return
 	}
 	r.Keys[id]++
-}
-
-func (r *RekeyReport) note(names *[]string, count *int, name string) {
-	if *count++; len(*names) < reportNames {
-		*names = append(*names, name)
-	}
 }
