@@ -46,15 +46,15 @@ func (c *Client) RenewalInfo(ctx context.Context, chain [][]byte) (RenewalInfo, 
 	if id == "" {
 		return later, fmt.Errorf("%w: the certificate has no authority key identifier or no serial number", ErrNoRenewalInfo)
 	}
-	dir, err := c.wire.getDirectory(ctx)
+	d, err := c.speaker(ctx)
 	if err != nil {
 		return RenewalInfo{NextCheck: time.Now().Add(renewalRetry)}, err
 	}
-	base := dir.endpoints["renewalInfo"]
-	if base == "" {
+	v, ok := d.(*v2) // v1 has nothing of the kind
+	if !ok || v.dir.endpoints["renewalInfo"] == "" {
 		return later, fmt.Errorf("%w at %s", ErrNoRenewalInfo, c.cfg.Name)
 	}
-	target, err := url.JoinPath(base, id)
+	target, err := url.JoinPath(v.dir.endpoints["renewalInfo"], id)
 	if err != nil {
 		return later, fmt.Errorf("make the address of the renewal information: %w", err)
 	}
