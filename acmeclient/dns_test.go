@@ -16,6 +16,7 @@ import (
 	"github.com/miekg/dns"
 	"go.uber.org/zap/zaptest"
 
+	"gatelodge/acmeclient/devca"
 	"gatelodge/storage"
 	"gatelodge/storage/storagetest"
 )
@@ -490,5 +491,32 @@ func TestDNSSolver_PrefersTheLongestZone(t *testing.T) {
 		if got != want {
 			t.Errorf("%s: %q, want %q", fqdn, got, want)
 		}
+	}
+}
+
+func TestObtain_ProvesByDNS01OverV1(t *testing.T) {
+	w := newDNSWorld(t, "old.test.")
+	store := storage.NewMemory()
+	ca, err := devca.New(devca.Config{Protocols: devca.ProtocolsV1, DNSAddr: w.servers[1]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ca.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ca.Close() })
+	c := newClient(t, &pebble{url: ca.DirectoryURL(), roots: ca.Roots()}, newNode(t, store), store, func(cfg *Config) {
+		cfg.DNS, cfg.Challenges = newSolver(t, store, w.zone(t, "old.test")), []string{ChallengeDNS01}
+	})
+	if cert := obtain(t, c, newRequest(t, "old.test")); cert.Protocol != ProtocolV1 {
+		t.Errorf("spoken: %q", cert.Protocol)
+	}
+	if len(w.changes("add")) != 1 || len(w.changes("remove")) != 1 || len(dnsObjects(t, store)) != 0 {
+		t.Errorf("written %q, removed %q", w.changes("add"), w.changes("remove"))
+	}
+	_, err = c.Obtain(t.Context(), newRequest(t, "*.old.test"))
+	var p *Problem
+	if !errors.As(err, &p) || p.Scope() != ScopeName || len(w.changes("add")) != 1 {
+		t.Errorf("a wildcard: %v", err)
 	}
 }

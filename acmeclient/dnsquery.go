@@ -2,7 +2,6 @@ package acmeclient
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -27,18 +26,21 @@ func newResolvers(configured []string) resolvers { return certmagic.RecursiveNam
 
 // ask returns the answer of the first resolver that has one: records, none, or that the name does not exist.
 func (r resolvers) ask(ctx context.Context, fqdn string, typ uint16) (*dns.Msg, error) {
-	var errs []error
-	for _, server := range r {
+	failed := fmt.Errorf("look up %s %s", dns.TypeToString[typ], fqdn)
+	for i, server := range r {
 		m, err := exchangeDNS(ctx, server, fqdn, typ, true)
-		if err == nil {
+		switch {
+		case err == nil:
 			return m, nil
-		}
-		errs = append(errs, err)
-		if ctx.Err() != nil {
-			break
+		case ctx.Err() != nil:
+			return nil, fmt.Errorf("look up %s %s: %w", dns.TypeToString[typ], fqdn, ctx.Err())
+		case i == 0:
+			failed = fmt.Errorf("%w: %w", failed, err)
+		default:
+			failed = fmt.Errorf("%w; %w", failed, err)
 		}
 	}
-	return nil, fmt.Errorf("look up %s %s: %w", dns.TypeToString[typ], fqdn, errors.Join(errs...))
+	return nil, failed
 }
 
 // port returns where to ask the authoritative server at an address: 53, or the port of the resolver at the same address.
@@ -51,15 +53,14 @@ func (r resolvers) port(addr string) string {
 	return "53"
 }
 
-// exchangeDNS asks one server, by UDP, then by TCP if the answer is too long or nothing comes. Answers other than NOERROR and NXDOMAIN are errors.
+// exchangeDNS asks one server, by UDP, then by TCP if the answer is too long or none comes. Answers other than NOERROR and NXDOMAIN are errors.
 func exchangeDNS(ctx context.Context, server, fqdn string, typ uint16, recurse bool) (*dns.Msg, error) {
 	q := new(dns.Msg).SetQuestion(fqdn, typ)
 	q.SetEdns0(udpSize, false)
 	q.RecursionDesired = recurse
 	udp := &dns.Client{Net: "udp", Timeout: udpTimeout, UDPSize: udpSize}
 	m, _, err := udp.ExchangeContext(ctx, q, server)
-	var netErr net.Error
-	if err == nil && m.Truncated || errors.As(err, &netErr) && netErr.Timeout() && ctx.Err() == nil {
+	if ctx.Err() == nil && (err != nil || m.Truncated) {
 		tcp := &dns.Client{Net: "tcp", Timeout: tcpTimeout}
 		m, _, err = tcp.ExchangeContext(ctx, q, server)
 	}

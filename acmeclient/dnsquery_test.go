@@ -2,12 +2,40 @@ package acmeclient
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/miekg/dns"
 )
+
+func TestResolvers_AskWhereAnAnswerIsToBeHad(t *testing.T) {
+	w := newDNSWorld(t, "big.test.")
+	for i := range 40 { // too much for a datagram
+		w.add(t, fmt.Sprintf("big.test. 60 IN TXT %q", strings.Repeat("v", 40+i)))
+	}
+	r := resolvers{freePort(t), w.servers[0], w.servers[1]}
+	m, err := r.ask(t.Context(), "big.test.", dns.TypeTXT)
+	if err != nil || m.Truncated || !hasTXT(m, "big.test.", strings.Repeat("v", 79)) {
+		t.Errorf("%v, %v", m, err)
+	}
+	for addr, want := range map[string]string{"127.0.0.2": strings.TrimPrefix(w.servers[1], "127.0.0.2:"), "192.0.2.1": "53"} {
+		if got := r.port(addr); got != want {
+			t.Errorf("%s is asked at port %s, want %s", addr, got, want)
+		}
+	}
+	w.set(func(w *dnsWorld) { w.refuse = func(*dns.Msg) bool { return true } })
+	if _, err := r.ask(t.Context(), "big.test.", dns.TypeTXT); err == nil || strings.Count(err.Error(), "SERVFAIL") != 2 || !strings.Contains(err.Error(), r[0]) {
+		t.Errorf("%v", err)
+	}
+	w.set(func(w *dnsWorld) {
+		w.refuse, w.mangle = nil, func(m *dns.Msg) { m.Question[0].Name = "other.test." }
+	})
+	if _, err := exchangeDNS(t.Context(), w.servers[0], "big.test.", dns.TypeSOA, true); err == nil || !strings.Contains(err.Error(), "another question") {
+		t.Errorf("%v", err)
+	}
+}
 
 func FuzzFollowCNAMEs(f *testing.F) {
 	f.Add("a.test. b.test.\nb.test. c.test.")

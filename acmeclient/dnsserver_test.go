@@ -31,6 +31,7 @@ type dnsWorld struct {
 	asked   []string            // "TYPE NAME" at the second server
 	behind  func(rr dns.RR) bool
 	refuse  func(m *dns.Msg) bool // answers SERVFAIL where it says so, updates included
+	mangle  func(m *dns.Msg)      // changes answers
 }
 
 // newDNSWorld starts both servers for the zones, each of which has an SOA and two NS records.
@@ -145,7 +146,13 @@ func (w *dnsWorld) answer(rw dns.ResponseWriter, r *dns.Msg, index int) {
 		}
 		w.query(m, r.Question[0], func(rr dns.RR) bool { return index == 0 || w.behind == nil || !w.behind(rr) })
 	}
+	if w.mangle != nil {
+		w.mangle(m)
+	}
 	w.mu.Unlock()
+	if rw.RemoteAddr().Network() == "udp" {
+		m.Truncate(udpSize)
+	}
 	_ = rw.WriteMsg(m)
 }
 
