@@ -82,11 +82,13 @@ type process struct {
 	log *syncBuffer
 }
 
-func (l *lodge) startProcess() *process {
+func (l *lodge) startProcess() *process { return l.startProcessWith(l.path("gatelodge.toml")) }
+
+func (l *lodge) startProcessWith(config string, env ...string) *process {
 	l.t.Helper()
-	p := &process{cmd: exec.CommandContext(l.t.Context(), "gatelodge", "run", "-c", l.path("gatelodge.toml")), log: &syncBuffer{}}
+	p := &process{cmd: exec.CommandContext(l.t.Context(), "gatelodge", "run", "-c", config), log: &syncBuffer{}}
 	p.cmd.Stderr = p.log
-	p.cmd.Env = append(os.Environ(), "HOME="+l.dir)
+	p.cmd.Env = append(append(os.Environ(), "HOME="+l.dir), env...)
 	if err := p.cmd.Start(); err != nil {
 		l.t.Fatal(err)
 	}

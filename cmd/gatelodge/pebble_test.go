@@ -5,6 +5,7 @@ import (
 	"io"
 	"log"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"testing"
 	"time"
@@ -19,6 +20,11 @@ import (
 // startPebble runs Let's Encrypt's test CA in process: strict, 20 % of nonces refused, certificates of the given lifetime in seconds. It
 // validates by connecting to the lodge. It returns the directory's URL.
 func (l *lodge) startPebble(lifetime uint64) string {
+	return l.startPebbleBehind(lifetime, func(pebble http.Handler) http.Handler { return pebble })
+}
+
+// startPebbleBehind puts a handler in front of Pebble that counts or spoils what it answers.
+func (l *lodge) startPebbleBehind(lifetime uint64, wrap func(http.Handler) http.Handler) string {
 	t := l.t
 	t.Helper()
 	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
@@ -38,7 +44,7 @@ func (l *lodge) startPebble(lifetime uint64) string {
 	authority := ca.New(quiet, store, "", "ecdsa", 0, 1, map[string]ca.Profile{"default": {ValidityPeriod: lifetime}})
 	validation := va.New(quiet, portIn(t, l.http), portIn(t, l.https), true, dnsAddr, store)
 	front := wfe.New(quiet, store, validation, authority, []string{"pebble.test"}, true, false, 0, 0)
-	srv := httptest.NewTLSServer(front.Handler())
+	srv := httptest.NewTLSServer(wrap(front.Handler()))
 	t.Cleanup(srv.Close)
 	l.write("root.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})))
 	l.roots.AppendCertsFromPEM([]byte(authority.GetRootCert(0).PEM()))

@@ -1,14 +1,13 @@
 package main
 
 import (
-	"errors"
+	"context"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
 	"gatelodge/cmd/internal/config"
 	"gatelodge/proxy/certs/localca"
-	"gatelodge/storage"
 )
 
 // internalRootCommand prints what clients of the internal CA's names must trust. It reads the storage itself, so that no process needs to run.
@@ -18,28 +17,19 @@ func internalRootCommand() *cobra.Command {
 		Use:   "root [-c FILE]",
 		Short: "Print the root certificate of the internal CA (PEM), which clients of its names must trust",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			cfg := config.Default()
-			if file != "" {
-				if cfg, err = config.Load(file); err != nil {
-					return report(cmd.ErrOrStderr(), err)
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withStore(cmd, file, func(ctx context.Context, s *store) error {
+				ca, err := localca.New(localca.Config{Name: config.InternalCAName, Store: s, Logger: zap.NewNop()})
+				if err != nil {
+					return err
 				}
-			}
-			store, err := storage.OpenDisk(cfg.Storage.Path, zap.NewNop())
-			if err != nil {
+				pem, err := ca.RootPEM(ctx)
+				if err != nil {
+					return err
+				}
+				_, err = cmd.OutOrStdout().Write(pem)
 				return err
-			}
-			defer func() { err = errors.Join(err, store.Close()) }()
-			ca, err := localca.New(localca.Config{Name: config.InternalCAName, Store: store, Logger: zap.NewNop()})
-			if err != nil {
-				return err
-			}
-			pem, err := ca.RootPEM(cmd.Context())
-			if err != nil {
-				return err
-			}
-			_, err = cmd.OutOrStdout().Write(pem)
-			return err
+			})
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration `FILE` that names the storage")

@@ -20,7 +20,6 @@ import (
 	"gatelodge/proxy"
 	"gatelodge/proxy/certs"
 	"gatelodge/proxy/certs/localca"
-	"gatelodge/storage"
 )
 
 // program is everything that serves. The parts know each other only by the seams of DESIGN 2; here they are joined.
@@ -31,7 +30,7 @@ type program struct {
 	access  *accessLog
 	metrics *metrics.Metrics
 
-	store     *storage.Disk
+	store     *store
 	responder *acmeclient.Responder
 	issuers   *acmeIssuers
 	local     *localca.CA
@@ -65,11 +64,10 @@ func newProgram(cfg *config.Config, load func() (*config.Config, error)) (_ *pro
 	for _, w := range cfg.Warnings() {
 		p.log.Warn("configuration", zap.Error(&w))
 	}
-	if cfg.Storage.Path == "" {
-		return nil, errors.New("this user has no data folder: set storage.path")
-	}
-	if p.store, err = storage.OpenDisk(cfg.Storage.Path, p.log.Named("storage")); err != nil {
-		return nil, fmt.Errorf("open storage: %w", err)
+	opening, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if p.store, err = openStore(opening, cfg.Storage, p.log.Named("storage")); err != nil {
+		return nil, err
 	}
 	if p.https, err = listen(cfg.Listen.HTTPS); err != nil {
 		return nil, err
@@ -166,7 +164,7 @@ func (p *program) run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- p.proxy.Serve(work) }()
 	p.log.Info("serving", zap.String("version", version), zap.Strings("https", addresses(p.https)), zap.Strings("http", addresses(p.http)),
-		zap.Int("sites", len(p.cfg.Load().Sites)), zap.String("storage", p.cfg.Load().Storage.Path))
+		zap.Int("sites", len(p.cfg.Load().Sites)), zap.String("storage", p.cfg.Load().Storage.Kind))
 	select {
 	case err := <-served:
 		return err

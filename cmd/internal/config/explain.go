@@ -24,7 +24,7 @@ func (c *Config) explainProcess(b *strings.Builder) {
 	}
 	fmt.Fprintf(b, "http     %s\n", http)
 	fmt.Fprintf(b, "https    %s\n", joined(c.Listen.HTTPS))
-	fmt.Fprintf(b, "storage  %s %s\n", c.Storage.Kind, c.Storage.Path)
+	fmt.Fprintf(b, "storage  %s\n", c.Storage.describe())
 	fmt.Fprintf(b, "admin    %s\n", orOff(c.Admin.Listen))
 	fmt.Fprintf(b, "metrics  %s\n", orOff(string(c.Admin.Metrics)))
 	for i := range c.CAs {
@@ -86,4 +86,15 @@ func orOff(s string) string {
 		return "off"
 	}
 	return s
+}
+
+func (s *Storage) describe() string {
+	text := "disk " + s.Path
+	if s.Kind == "s3" {
+		text = strings.TrimSpace(fmt.Sprintf("s3 %s/%s %s", s.S3.Bucket, s.S3.Prefix, s.S3.Endpoint))
+	}
+	if len(s.Encryption.Keys) > 0 {
+		text += ", sealed with " + s.Encryption.Keys[0].ID
+	}
+	return text
 }

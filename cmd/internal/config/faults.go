@@ -133,6 +133,15 @@ func (s *source) key(k string) *source {
 }
 
 // elem is the source of the element i of an array.
+// has reports whether the file has a key, by its path from the top.
+func (s *source) has(path string) bool {
+	if s == nil {
+		return false
+	}
+	_, ok := s.file.places[path]
+	return ok
+}
+
 func (s *source) elem(i int) *source {
 	if s == nil {
 		return nil

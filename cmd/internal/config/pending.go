@@ -71,18 +71,6 @@ var pending = []pendingRow{
 	{Key: "on_demand.background", Feature: "renewing only for visitors", Now: "leave it out or write true", Only: []string{"true"}},
 	{Key: "on_demand.idle_after", Feature: "letting idle names lapse", Now: `leave it out or write "0s"`, Only: []string{`"0s"`}},
 
-	{Key: "storage.kind", Feature: "storage in an object store", Now: `leave it out or write "disk"`, Only: []string{`"disk"`}},
-	{Key: "storage.s3.endpoint", Feature: "storage in an object store", Now: "leave it out", Only: []string{`""`}},
-	{Key: "storage.s3.region", Feature: "storage in an object store", Now: "leave it out", Only: []string{`""`}},
-	{Key: "storage.s3.bucket", Feature: "storage in an object store", Now: "leave it out", Only: []string{`""`}},
-	{Key: "storage.s3.prefix", Feature: "storage in an object store", Now: "leave it out", Only: []string{`""`}},
-	{Key: "storage.s3.path_style", Feature: "storage in an object store", Now: "leave it out", Only: []string{"false"}},
-	{Key: "storage.s3.credentials", Feature: "storage in an object store", Now: "leave it out", Only: []string{`"auto"`}},
-	{Key: "storage.s3.conditional_writes", Feature: "storage in an object store", Now: "leave it out", Only: []string{`"require"`}},
-	{Key: "storage.s3.local_copy", Feature: "storage in an object store", Now: "leave it out", Only: []string{`""`}},
-	{Key: "storage.encryption.keys", Feature: "sealing keys at rest", Now: "leave it out: files are readable by their owner only", Only: []string{"[]"}},
-	{Key: "storage.encryption.require", Feature: "sealing keys at rest", Now: "leave it out or write false", Only: []string{"false"}},
-
 	{Key: "cache.preload", Feature: "loading certificates ahead", Now: `leave it out or write "none"`, Only: []string{`"none"`}},
 
 	{Key: "dns", Feature: "validation by DNS", Now: `leave it out: "tls-alpn-01" and "http-01" work`},

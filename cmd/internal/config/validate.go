@@ -250,9 +250,7 @@ func (v *validator) askURL(src *source, ask string) {
 
 func (v *validator) process() {
 	src := v.c.src
-	if v.c.Storage.Path == "" {
-		v.fault(src.key("storage").key("path"), `write path = "/var/lib/gatelodge"`, "there is no folder for certificates, and no home to take one in")
-	}
+	v.storage()
 	if n := v.c.Cache.Memory; n < 1<<20 {
 		v.fault(src.key("cache").key("memory"), `write "1MiB" at least`, "%s is too little for certificates", n)
 	}

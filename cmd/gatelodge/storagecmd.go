@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"gatelodge/cmd/internal/config"
+	"gatelodge/storage"
+)
+
+// storageCommand works on the storage itself, whether or not processes serve from it.
+func storageCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{Use: "storage", Short: "Work on what is stored: rotate the keys that seal it"}
+	cmd.PersistentFlags().StringVarP(&file, "config", "c", "", "configuration `FILE` that names the storage")
+	cmd.AddCommand(rekeyCommand(&file))
+	return cmd
+}
+
+// withStore opens the storage of the configuration for a command.
+func withStore(cmd *cobra.Command, file string, do func(ctx context.Context, s *store) error) error {
+	cfg := config.Default()
+	if file != "" {
+		var err error
+		if cfg, err = config.Load(file); err != nil {
+			return report(cmd.ErrOrStderr(), err)
+		}
+	}
+	s, err := openStore(cmd.Context(), cfg.Storage, zap.NewNop())
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(cmd.Context(), s), s.Close())
+}
+
+func rekeyCommand(file *string) *cobra.Command {
+	var options storage.RekeyOptions
+	cmd := &cobra.Command{
+		Use:   "rekey [--check]",
+		Short: "Seal everything with the first key of storage.encryption.keys, while processes go on serving",
+		Long: "Seal everything with the first key of storage.encryption.keys, while processes go on serving. To rotate: put the new key second on all\n" +
+			"nodes, then first, run this, and take the old key out when --check finds nothing that is sealed with it.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withStore(cmd, *file, func(ctx context.Context, s *store) error {
+				if s.sealed == nil {
+					return errors.New("nothing is sealed: storage.encryption.keys is empty")
+				}
+				result, err := s.sealed.Rekey(ctx, options)
+				if result != nil {
+					fmt.Fprintln(cmd.OutOrStdout(), result)
+				}
+				return err
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&options.Check, "check", false, "count only, by key, and open what can be opened")
+	return cmd
+}

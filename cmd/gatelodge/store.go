@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"gatelodge/cmd/internal/config"
+	"gatelodge/storage"
+)
+
+// store is the storage of a configuration, with what has to be closed after it.
+type store struct {
+	storage.Store
+	sealed *storage.Sealed // nil without keys
+	layers []interface{ Close() error }
+}
+
+// openStore opens the disk or the bucket, the local copy in front of a bucket, and the sealing around both: what lies on any disk or in any
+// bucket is sealed, what the program handles is not.
+func openStore(ctx context.Context, cfg config.Storage, log *zap.Logger) (_ *store, err error) {
+	s := &store{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("open storage: %w", err), s.Close())
+		}
+	}()
+	keys, err := storage.ParseKeys(keyRefs(cfg.Encryption.Keys))
+	if err != nil {
+		return nil, err
+	}
+	if err := s.openBase(ctx, cfg, log); err != nil {
+		return nil, err
+	}
+	if len(keys) == 0 && !cfg.Encryption.Require {
+		return s, nil
+	}
+	if s.sealed, err = storage.NewSealed(ctx, s.Store, storage.SealConfig{Keys: keys, Require: cfg.Encryption.Require}, log); err != nil {
+		return nil, err
+	}
+	s.Store = s.sealed
+	return s, nil
+}
+
+func (s *store) openBase(ctx context.Context, cfg config.Storage, log *zap.Logger) error {
+	if cfg.Kind != "s3" {
+		disk, err := storage.OpenDisk(cfg.Path, log)
+		if err != nil {
+			return err
+		}
+		s.push(disk, disk)
+		return nil
+	}
+	bucket, err := storage.OpenS3(ctx, storage.S3Config{
+		Endpoint: cfg.S3.Endpoint, Region: cfg.S3.Region, Bucket: cfg.S3.Bucket, Prefix: cfg.S3.Prefix, PathStyle: cfg.S3.PathStyle,
+		ConditionalWrites: cfg.S3.ConditionalWrites, LockDir: cfg.Path,
+	}, log)
+	if err != nil {
+		return err
+	}
+	s.push(bucket, bucket)
+	if cfg.S3.LocalCopy == "" {
+		return nil
+	}
+	disk, err := storage.OpenDisk(cfg.S3.LocalCopy, log)
+	if err != nil {
+		return fmt.Errorf("local copy: %w", err)
+	}
+	s.layers = append(s.layers, disk)
+	of := cfg.S3.Endpoint + "/" + cfg.S3.Bucket + "/" + cfg.S3.Prefix
+	local := storage.NewLocalCopy(bucket, disk, storage.LocalCopyConfig{Of: of}, log)
+	s.push(local, local)
+	return nil
+}
+
+func (s *store) push(top storage.Store, c interface{ Close() error }) {
+	s.Store, s.layers = top, append(s.layers, c)
+}
+
+// Close closes the layers, the last opened first.
+func (s *store) Close() error {
+	var errs []error
+	for i := len(s.layers) - 1; i >= 0; i-- {
+		errs = append(errs, s.layers[i].Close())
+	}
+	return errors.Join(errs...)
+}
+
+func keyRefs(keys []config.SealingKey) []string {
+	var refs []string
+	for _, k := range keys {
+		refs = append(refs, k.String())
+	}
+	return refs
+}
