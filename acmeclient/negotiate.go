@@ -90,9 +90,7 @@ func (g *negotiator) spoken(n negotiation, err error) (Protocol, *directory, err
 			err = fmt.Errorf("the directory of %s was forgotten meanwhile", g.ca) // by a reset of another node; the next call begins anew
 		}
 		return "", nil, err
-	case n.State == stateSuspected:
-		return "", nil, g.downgraded(n)
-	case err != nil:
+	case n.State != stateSuspected && err != nil:
 		return "", nil, err
 	}
 	return "", nil, g.unspoken(n)
@@ -122,8 +120,11 @@ func (g *negotiator) downgraded(n negotiation) error {
 	}
 }
 
-// unspoken is the Problem of a CA that shows only what the operator has forbidden.
+// unspoken is the Problem of a CA that shows nothing that may be spoken.
 func (g *negotiator) unspoken(n negotiation) error {
+	if n.State == stateSuspected {
+		return g.downgraded(n)
+	}
 	p := &Problem{CA: g.ca, Op: "negotiate", scope: ScopeCA, Detail: clean(n.Trouble)}
 	if g.rules.protocol == ProtocolV1 {
 		p.Advice = "`acme_version` is \"1\": give the CA's v1 directory in `directory_v1`, or allow v2"
@@ -208,8 +209,11 @@ func (g *negotiator) lookAround(ctx context.Context, n negotiation, r rules) (ne
 			}
 		}
 	}
-	if n.speaks(r) == "" && failed != nil { // whoever waited for this look shares its error
-		_, _ = g.wire.directory.update(nil, failed, asked, time.Now())
+	if n.speaks(r) == "" {
+		if failed == nil {
+			failed = g.unspoken(n)
+		}
+		_, _ = g.wire.directory.update(nil, failed, asked, time.Now()) // for whoever waited for this look
 	}
 	return n, g.scheduled(ctx, n, failed)
 }

@@ -119,13 +119,7 @@ func (c *Client) Probe(ctx context.Context) (Status, error) {
 	}
 	r := c.negotiator.rules
 	r.asked = true
-	if _, err := c.negotiator.current(ctx); err != nil {
-		return c.Status(), err
-	}
-	n, err := c.negotiator.lookInTurn(ctx, r)
-	if err == nil {
-		_, _, err = c.negotiator.spoken(n, nil)
-	}
+	_, err := c.negotiator.lookInTurn(ctx, r)
 	poke(c.negotiator.changed)
 	return c.Status(), err
 }
@@ -141,10 +135,7 @@ func (c *Client) Reset(ctx context.Context) (Status, error) {
 		return c.Status(), err
 	}
 	g.log.Warn("the negotiation was reset by an operator")
-	n, err := g.lookInTurn(ctx, g.rules)
-	if err == nil {
-		_, _, err = g.spoken(n, nil)
-	}
+	_, err := g.lookInTurn(ctx, g.rules)
 	poke(g.changed)
 	return c.Status(), err
 }

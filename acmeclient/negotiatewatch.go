@@ -33,12 +33,9 @@ func (g *negotiator) watch(ctx context.Context) {
 		if err == nil && !hurried && g.othersWereFirst(ctx, n) {
 			continue
 		}
-		n, err = g.lookInBackground(ctx)
+		_, err = g.lookInBackground(ctx, n.State)
 		if ctx.Err() != nil {
 			return
-		}
-		if err == nil && n.speaks(g.rules) == "" && n.State != stateSuspected {
-			err = g.unspoken(n)
 		}
 		if err == nil {
 			failures = 0
@@ -59,8 +56,8 @@ func (g *negotiator) othersWereFirst(ctx context.Context, n negotiation) bool {
 	return now.State != n.State || now.State == stateV1 && now.Trouble == "" && now.NextProbe.After(time.Now())
 }
 
-// lookInBackground is lookInTurn without regard to what is known to be fresh.
-func (g *negotiator) lookInBackground(ctx context.Context) (negotiation, error) {
+// lookInBackground is lookInTurn without regard to what is known to be fresh, unless an Obtain was first at the start.
+func (g *negotiator) lookInBackground(ctx context.Context, was negotiationState) (negotiation, error) {
 	c := &g.wire.directory
 	select {
 	case c.turn <- struct{}{}:
@@ -69,7 +66,7 @@ func (g *negotiator) lookInBackground(ctx context.Context) (negotiation, error) 
 		return negotiation{}, ctx.Err()
 	}
 	n, err := g.current(ctx)
-	if err != nil {
+	if err != nil || n.State != was {
 		return n, err
 	}
 	return g.lookAround(ctx, n, g.rules)

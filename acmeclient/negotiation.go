@@ -200,9 +200,7 @@ func (n negotiation) nextV1(s sight, r rules, now time.Time) (negotiation, actio
 // nextUpgrading: an offer that goes away was none.
 func (n negotiation) nextUpgrading(s sight, r rules, now time.Time) (negotiation, action) {
 	switch {
-	case s.place != n.V2At && (s.class == sawV1 || s.class == sawV2):
-		return n.well(), goOn
-	case s.place != n.V2At && s.place != n.V1At:
+	case s.place != n.V2At && (s.class == sawV1 || s.class == sawV2 || s.place != n.V1At):
 		return n, goOn
 	case s.place != n.V2At:
 		return n.met(s), giveUp
