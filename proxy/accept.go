@@ -50,8 +50,11 @@ type conn struct {
 	net.Conn
 	srv      *Server
 	accepted time.Time
-	peer     netip.Addr // who connected: the client, or a proxy in front of us
+	peer     netip.Addr // who connected: the client, or a proxy in front of us; see introduce
 	closed   atomic.Bool
+
+	carried *proxyHeader // what a balancer said about the client; nil almost always
+	ahead   []byte       // read already, but not by those who read the connection now
 
 	// The handshake sets these before a request can read them. Without TLS they are zero.
 	site       string            // name of the site that the handshake chose
@@ -66,6 +69,7 @@ type conn struct {
 
 func (s *Server) newConn(nc net.Conn) *conn {
 	c := &conn{Conn: nc, srv: s, accepted: time.Now()}
+	c.peer = loopback
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		c.peer = a.AddrPort().Addr().Unmap()
 	}
@@ -97,7 +101,22 @@ func (c *conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-func (s *Server) takePlain(c *conn) { s.h1Queue.put(s.newH1Conn(c, c)) }
+// takePlain gives a connection without TLS to the engine of HTTP/1.1.
+func (s *Server) takePlain(c *conn) {
+	if !s.state.Load().ProxyProtocol.expectedOf(c) {
+		s.h1Queue.put(s.newH1Conn(c, c))
+		return
+	}
+	s.handshakes.add()
+	go func() {
+		defer s.handshakes.done()
+		if err := s.introduce(c); err != nil {
+			s.turnAway(c, err)
+			return
+		}
+		s.h1Queue.put(s.newH1Conn(c, c))
+	}()
+}
 
 // queue hands connections to an http.Server as if it had accepted them.
 type queue struct {

@@ -43,13 +43,14 @@ type Config struct {
 
 // Limits bound what a client may take. Zero values mean the defaults of config.example.toml.
 type Limits struct {
-	HandshakeTimeout time.Duration // accept to Finished, without CertificateWait; zero means 10 s
-	CertificateWait  time.Duration // what GetCertificate may take; zero means 30 s
-	HeaderTimeout    time.Duration // first byte of a request to the end of its header; zero means 10 s
-	IdleTimeout      time.Duration // between requests; zero means 2 m
-	StallTimeout     time.Duration // a client takes or gives nothing while we wait for it; zero means 1 m
-	HeaderBytes      int           // whole request header; zero means 64 KiB
-	BodyBytes        int64         // request body; zero means no limit
+	ProxyHeaderTimeout time.Duration // accept to the end of a PROXY protocol header; zero means 5 s
+	HandshakeTimeout   time.Duration // from there to Finished, without CertificateWait; zero means 10 s
+	CertificateWait    time.Duration // what GetCertificate may take; zero means 30 s
+	HeaderTimeout      time.Duration // first byte of a request to the end of its header; zero means 10 s
+	IdleTimeout        time.Duration // between requests; zero means 2 m
+	StallTimeout       time.Duration // a client takes or gives nothing while we wait for it; zero means 1 m
+	HeaderBytes        int           // whole request header; zero means 64 KiB
+	BodyBytes          int64         // request body; zero means no limit
 }
 
 // Settings are what a reload may change. They are replaced whole and never modified; a request keeps those it started with.
@@ -78,6 +79,13 @@ type Settings struct {
 
 	// NoTickets turns session tickets off, those that are out included: every handshake is a whole one.
 	NoTickets bool
+
+	// HandshakesPerClient is how many TLS handshakes a client may begin in a second, and at once; a /64 of IPv6 is one client. Whoever exceeds it is
+	// disconnected. Zero means no limit. Peers on unix sockets have none.
+	HandshakesPerClient float64
+
+	// ProxyProtocol is how balancers in front of us say who their clients are. The address that they say counts everywhere.
+	ProxyProtocol ProxyProtocol
 
 	// ClientAuth are the policies for client certificates that sites name. One that is incomplete is an error, used or not.
 	ClientAuth []ClientAuth
@@ -130,6 +138,7 @@ func (noMetrics) UpstreamError(string)               {}
 func (noMetrics) Connections(int)                    {}
 
 func (l Limits) withDefaults() Limits {
+	orDefault(&l.ProxyHeaderTimeout, 5*time.Second)
 	orDefault(&l.HandshakeTimeout, 10*time.Second)
 	orDefault(&l.CertificateWait, 30*time.Second)
 	orDefault(&l.HeaderTimeout, 10*time.Second)

@@ -3,8 +3,9 @@
 //
 // # Life of a request
 //
-//  1. A connection is accepted and counted; from now on somebody owns it (accept.go: Server.accept, Server.newConn).
-//  2. With TLS, the handshake chooses the site from the SNI, once, by the one lookup that routing uses too, and asks for the certificate, and for the client's
+//  1. A connection is accepted and counted; from now on somebody owns it (accept.go: Server.accept, Server.newConn). Where a balancer stands in front, its
+//     PROXY protocol header says whose connection it is (introduce.go: Server.introduce), (proxyheader.go: ProxyProtocol.parse).
+//  2. With TLS, if its client has not had too many already (handshakelimit.go: clientRate.take), the handshake chooses the site from the SNI, once, by the one lookup that routing uses too, and asks for the certificate, and for the client's
 //     own if the site's policy says so. An unknown name gets the alert unrecognized_name, unless Settings say otherwise; a CA's acme-tls/1 ends after the
 //     handshake (handshake.go: Server.shakeHands, Server.baseConfig, Server.newDoor, Server.getCertificate), (clientauth.go: ClientAuth.apply). Session
 //     tickets are bound to the site and its policy (tickets.go: Server.bindTickets).

@@ -23,6 +23,10 @@ func (s *Server) handshake(c *conn) {
 	s.handshakes.add()
 	go func() {
 		defer s.handshakes.done()
+		if err := s.introduce(c); err != nil {
+			s.turnAway(c, err)
+			return
+		}
 		tc, err := s.shakeHands(c)
 		s.cfg.Metrics.Handshake(err == nil, time.Since(c.accepted))
 		if err != nil {
@@ -42,9 +46,14 @@ func (s *Server) handshake(c *conn) {
 	}()
 }
 
+var errTooManyHandshakes = errors.New("too many handshakes of this client")
+
 // shakeHands bounds the client's part of the handshake by a deadline on the connection, which stands still while GetCertificate works, and the whole
 // by the context.
 func (s *Server) shakeHands(c *conn) (*tls.Conn, error) {
+	if rate := s.state.Load().HandshakesPerClient; !c.local() && !s.handshakeRate.take(c.peer, rate) {
+		return nil, errTooManyHandshakes
+	}
 	l := s.cfg.Limits
 	ctx, cancel := context.WithTimeout(s.handshaking, l.HandshakeTimeout+l.CertificateWait)
 	defer cancel()

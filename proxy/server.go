@@ -31,6 +31,7 @@ type Server struct {
 	draining, drained   chan struct{}   // closed when Shutdown begins, and when it has nothing left to wait for
 	drainOnce, doneOnce sync.Once
 
+	handshakeRate        clientRate
 	handshakes, requests tracker
 	tunnels              tunnels // upgraded connections
 }

@@ -82,7 +82,7 @@ func (s *Server) newState(set Settings) (*state, error) {
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	if err := checkDefault(set, table); err != nil {
+	if err := errors.Join(checkDefault(set, table), set.ProxyProtocol.check()); err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	st := &state{Settings: set, table: table, policies: policies, doors: make([]door, len(set.Sites))}

@@ -22,15 +22,26 @@ func (p *Proxy) ClientWith(mode Mode, cfg *tls.Config) *http.Client {
 	protocols.SetHTTP1(!mode.H2)
 	protocols.SetHTTP2(mode.H2)
 	tr := &http.Transport{
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, p.Addr(mode))
-		},
+		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return p.connect(ctx, mode) },
 		TLSClientConfig:    cfg,
 		Protocols:          protocols,
 		DisableCompression: true,
 	}
 	p.t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr, Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// connect opens a connection for the mode and sends what comes before all else.
+func (p *Proxy) connect(ctx context.Context, mode Mode) (net.Conn, error) {
+	network, addr := "tcp", p.Addr(mode)
+	if strings.HasPrefix(addr, "/") {
+		network = "unix"
+	}
+	c, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err == nil && len(p.First) > 0 {
+		_, err = c.Write(p.First)
+	}
+	return c, err
 }
 
 // Addr is where the proxy listens for the mode.
@@ -52,19 +63,20 @@ func (m Mode) URL(host, path string) string {
 // Dial opens a connection to the proxy: plain, or with TLS for the name, over which HTTP/1.1 is spoken.
 func (p *Proxy) Dial(mode Mode, name string) net.Conn {
 	p.t.Helper()
-	var c net.Conn
-	var err error
-	if mode.TLS {
-		c, err = tls.Dial("tcp", p.HTTPS, &tls.Config{ServerName: name, RootCAs: p.CA.Pool, NextProtos: []string{"http/1.1"}})
-	} else {
-		c, err = net.Dial("tcp", p.HTTP)
-	}
+	c, err := p.connect(context.Background(), mode)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(func() { _ = c.Close() })
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-	return c
+	if !mode.TLS {
+		return c
+	}
+	tc := tls.Client(c, &tls.Config{ServerName: name, RootCAs: p.CA.Pool, NextProtos: []string{"http/1.1"}})
+	if err := tc.Handshake(); err != nil {
+		p.t.Fatal(err)
+	}
+	return tc
 }
 
 // Raw sends the bytes as they are and returns all that comes back until the proxy closes or two seconds pass in silence.

@@ -141,7 +141,8 @@ func (ca *CA) Client(t testing.TB, name string) tls.Certificate {
 type Proxy struct {
 	*proxy.Server
 	CA          *CA
-	HTTPS, HTTP string // addresses
+	HTTPS, HTTP string // addresses; paths of unix sockets begin with a slash
+	First       []byte // what clients send before anything else; set before use
 	Log, Access *observer.ObservedLogs
 	Metrics     *Metrics
 
@@ -157,6 +158,16 @@ func (p *Proxy) Forgive() { p.forgive = true }
 // everything into Log and Access, and gets its certificates from a CA of its own.
 func Start(t testing.TB, set proxy.Settings, edit func(*proxy.Config)) *Proxy {
 	t.Helper()
+	return StartWith(t, set, func(c *proxy.Config, _ *proxy.Settings) {
+		if edit != nil {
+			edit(c)
+		}
+	})
+}
+
+// StartWith is Start with more to change.
+func StartWith(t testing.TB, set proxy.Settings, edit func(*proxy.Config, *proxy.Settings)) *Proxy {
+	t.Helper()
 	p := &Proxy{CA: NewCA(t), Metrics: &Metrics{}, t: t, done: make(chan error, 1)}
 	logCore, logs := observer.New(zap.DebugLevel)
 	accessCore, access := observer.New(zap.InfoLevel)
@@ -168,7 +179,7 @@ func Start(t testing.TB, set proxy.Settings, edit func(*proxy.Config)) *Proxy {
 		Logger: zap.New(logCore), AccessLog: zap.New(accessCore), Metrics: p.Metrics,
 	}
 	if edit != nil {
-		edit(&cfg)
+		edit(&cfg, &set)
 	}
 	srv, err := proxy.New(cfg, set)
 	if err != nil {
