@@ -5,6 +5,7 @@ package storage_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"gatelodge/storage"
 	"gatelodge/storage/storagetest"
@@ -34,6 +35,24 @@ func TestS3Peer_ReadsAfterVersitygwWasAway(t *testing.T) {
 	}
 	gateway.Start()
 	wantObject(t, s, "certs/a.example", "x", v)
+}
+
+// versitygw obeys conditions on DELETE, so that tombstones of objects can be swept too.
+func TestS3Peer_SweepsTombstonesOfObjects(t *testing.T) {
+	s := openS3(t, storagetest.StartVersitygw(t).Config())
+	v, err := s.PutIf(t.Context(), "certs/a.example", []byte("x"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteIf(t.Context(), "certs/a.example", v); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.SweepTombstones(t.Context(), -time.Hour); n != 1 || err != nil {
+		t.Errorf("%d swept, %v", n, err)
+	}
+	if n, err := s.SweepTombstones(t.Context(), -time.Hour); n != 0 || err != nil {
+		t.Errorf("%d swept again, %v", n, err)
+	}
 }
 
 func BenchmarkS3Peer(b *testing.B) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -106,11 +107,15 @@ func s3Status(err error) (status int, code string) {
 
 // s3Error says in short what the store answered, or else why there is no answer.
 func s3Error(ctx context.Context, err error) error {
-	switch status, code := s3Status(err); {
+	status, code := s3Status(err)
+	switch {
 	case status >= 300:
 		return &answerError{status: status, code: code, err: err}
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w (%w)", ended(ctx), err)
+	}
+	if unsent, ok := errors.AsType[*url.Error](err); ok { // what surrounds it is the SDK's tale of attempts
+		return fmt.Errorf("no answer from the store: %w", unsent.Err)
 	}
 	return err
 }

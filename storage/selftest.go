@@ -85,14 +85,17 @@ type selfTest struct {
 }
 
 func (t *selfTest) run(ctx context.Context) (err error) {
+	if err := t.absence(ctx); err != nil {
+		return err
+	}
 	defer func() {
 		if left := t.cleanUp(ctx); err == nil {
 			err = left
 		}
 	}()
-	steps := []func(context.Context) error{t.absence, t.create, t.createAgain, t.readBack, t.replace, t.replaceStale, t.replaceAbsent, t.race, t.deleteStale}
+	steps := []func(context.Context) error{t.create, t.createAgain, t.readBack, t.replace, t.replaceStale, t.replaceAbsent, t.race, t.deleteStale}
 	if t.s.singleNode() {
-		steps = []func(context.Context) error{t.absence, t.write, t.readBack}
+		steps = []func(context.Context) error{t.write, t.readBack}
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -108,13 +111,18 @@ func (t *selfTest) absence(ctx context.Context) error {
 	if errors.Is(err, ErrNotExist) {
 		return nil
 	}
+	const what = "GET of an absent object"
 	switch status, code := s3Status(err); {
-	case err == nil, status == http.StatusForbidden:
-		return t.unfit("GET of an absent object", err, noAbsence)
 	case code == "NoSuchBucket":
-		return t.unfit("GET of an absent object", err, "create it, or correct storage.s3.bucket")
+		return t.unfit(what, err, "create it, or correct storage.s3.bucket")
+	case status == http.StatusMovedPermanently:
+		return t.unfit(what, err, "it is in another region: correct storage.s3.region")
+	case err == nil, code == "AccessDenied":
+		return t.unfit(what, err, noAbsence)
+	case status == http.StatusForbidden: // InvalidAccessKeyId, SignatureDoesNotMatch, ExpiredToken ...: good ones may come
+		return fmt.Errorf("%s: %w: the credentials or the clock are not right", what, err)
 	}
-	return fmt.Errorf("read what is absent: %w", err)
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 func (t *selfTest) write(ctx context.Context) (err error) {
@@ -206,12 +214,10 @@ func (t *selfTest) deleteStale(ctx context.Context) error {
 }
 
 func (t *selfTest) cleanUp(ctx context.Context) error {
-	var errs []error
 	for _, key := range []string{"a", "absent", "race"} {
-		errs = append(errs, t.s.deleteKey(ctx, t.sp.prefix+key, ""))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("delete what the test wrote: %w", err)
+		if err := t.s.deleteKey(ctx, t.sp.prefix+key, ""); err != nil {
+			return fmt.Errorf("delete what the test wrote: %w", err)
+		}
 	}
 	return nil
 }

@@ -32,6 +32,7 @@ func TestS3_SelfTestRefusesStoresThatDoNotKeepTheirPromises(t *testing.T) {
 		"absence is not said": {ifHeader("", storagetest.Status(403, "AccessDenied")),
 			"cannot be used (GET of an absent object returned 403 AccessDenied); it could not be told whether a certificate exists. Allow s3:GetObject and s3:ListBucket"},
 		"no such bucket": {ifHeader("", storagetest.Status(404, "NoSuchBucket")), "returned 404 NoSuchBucket); create it, or correct storage.s3.bucket"},
+		"another region": {ifHeader("", storagetest.Status(301, "PermanentRedirect")), "correct storage.s3.region"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake := storagetest.NewFakeS3(t)
@@ -77,7 +78,6 @@ func onlyKey(end string, fault storagetest.S3Fault) storagetest.S3Fault {
 
 func TestS3_SelfTestLearnsWhatTheStoreWants(t *testing.T) {
 	for name, faults := range map[string][]storagetest.S3Fault{
-		"nothing special":              nil,
 		"If-Match without quotes":      {storagetest.UnquotedOnly},
 		"conditional DELETE ignored":   {storagetest.IgnoreHeader(http.MethodDelete, "If-Match")},
 		"losers of races answered 500": {losersHear500},
@@ -111,7 +111,8 @@ func TestS3_OutageDuringTheSelfTestIsNoRefusalAndHeals(t *testing.T) {
 	if _, err := s.Put(t.Context(), "certs/a.example", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	for name, fault := range map[string]storagetest.S3Fault{"no answer": storagetest.NoAnswer(false), "503": storagetest.Status(503, "SlowDown")} {
+	for name, fault := range map[string]storagetest.S3Fault{"no answer": storagetest.NoAnswer(false), "503": storagetest.Status(503, "SlowDown"),
+		"expired credentials": storagetest.Status(403, "ExpiredToken")} {
 		fake.Set(fault)
 		err := s.SelfTest(t.Context())
 		if _, unfit := errors.AsType[*storage.UnfitError](err); unfit || err == nil {

@@ -75,7 +75,7 @@ type Lease interface {
 const MaxObject = 4 << 20
 
 // A Salvager is a Store that can show and remove exactly one version of an object, damaged or not. It is what [Quarantine] and [LoadBundle] need
-// beyond Store. Disk and Memory are; a store that wraps another should pass it on.
+// beyond Store. Disk, Memory and S3 are; a store that wraps another should pass it on.
 type Salvager interface {
 	// Salvage returns what Get returns or, where Get answers with a CorruptError, the bytes as they lie there. The version is
 	// good for PutIf and DeleteIf in both cases.
