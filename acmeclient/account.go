@@ -38,6 +38,7 @@ type accountRecord struct {
 	Contact    []string      `json:"contact,omitempty"`
 	Terms      string        `json:"terms,omitempty"`       // URL of the terms that were agreed to
 	V1         *registration `json:"v1,omitempty"`          // nil: never registered over v1
+	Binding    string        `json:"eab_kid,omitempty"`     // key identifier of the external account binding that was last sent
 	Pending    []byte        `json:"pending_key,omitempty"` // PKCS #8, of a roll-over that is not known to have happened
 	Created    time.Time     `json:"created"`
 	Registered time.Time     `json:"registered,omitzero"` // when it was last registered; bounds how often a lost account is
@@ -285,12 +286,12 @@ func (c *Client) mayRegisterAgain(acct *account) error {
 func (c *Client) register(ctx context.Context, d dialect, acct *account, version storage.Version) (*account, error) {
 	again := acct.known(d.protocol())
 	next := *acct
-	next.Registered, next.Contact = time.Now().UTC(), c.cfg.Contact
+	next.Registered, next.Contact, next.Binding = time.Now().UTC(), c.cfg.Contact, c.cfg.EAB.KID
 	version, err := c.storeAccount(ctx, &next, version)
 	if err != nil {
 		return nil, err
 	}
-	url, terms, err := c.introduce(ctx, d, &next)
+	url, terms, err := c.introduce(ctx, d, acct)
 	if err != nil {
 		return nil, err
 	}
@@ -307,15 +308,20 @@ func (c *Client) register(ctx context.Context, d dialect, acct *account, version
 	return &next, nil
 }
 
-// introduce tells the CA the account's key. A CA that moved from v1 to v2 may know it by another URL already.
+// introduce tells the CA the account's key. A CA that moved from v1 to v2 may know it by another URL already; and one that was sent an external account
+// binding before, whose answer nobody saw, may take no binding twice.
 func (c *Client) introduce(ctx context.Context, d dialect, acct *account) (url, terms string, err error) {
-	if d.protocol() == ProtocolV2 && acct.URL == "" && acct.V1 != nil {
+	if d.protocol() == ProtocolV2 && acct.URL == "" && (acct.V1 != nil || acct.Binding != "") {
 		url, err := d.find(ctx, acct.key)
-		if !isKind(err, "accountDoesNotExist") {
+		switch {
+		case isKind(err, "accountDoesNotExist"):
+		case acct.V1 != nil:
 			return url, acct.V1.Terms, err
+		default:
+			return url, newTerms(d, acct), err
 		}
 	}
-	return d.register(ctx, acct.key, acct.Contact)
+	return d.register(ctx, acct.key, c.cfg.Contact)
 }
 
 func (c *Client) storeAccount(ctx context.Context, acct *account, version storage.Version) (storage.Version, error) {

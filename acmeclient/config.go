@@ -62,6 +62,19 @@ type Config struct {
 	// AgreeTerms: the operator agreed to the CA's terms of service. Without it no account is made at a CA that has terms.
 	AgreeTerms bool
 
+	// EAB binds the account, when it is made, to one that the operator has with the CA otherwise. The zero value is none.
+	EAB EAB
+
+	// Profile is the certificate profile of requests that name none (draft-ietf-acme-profiles); empty means the CA's default.
+	Profile string
+
+	// ProfileRequired: what is asked for a profile is not issued without. Otherwise a profile that the CA does not offer is left out, and logged.
+	ProfileRequired bool
+
+	// PreferredChain chooses among the chains that the CA offers for a certificate: the common name of the root that the chain leads to, or of its topmost
+	// certificate, or "shortest". Empty means the CA's default. If no chain is such, the default is used, and that is logged.
+	PreferredChain string
+
 	// Challenges are the challenge types to use, in order of preference. Empty means tls-alpn-01, http-01.
 	Challenges []string
 
@@ -152,6 +165,12 @@ func (c Config) validate() error {
 		} else if slices.Contains(c.Challenges[:i], t) {
 			fault("challenge %q is listed twice", t)
 		}
+	}
+	if err := c.EAB.validate(); err != nil {
+		faults = append(faults, err)
+	}
+	if c.ProfileRequired && c.Profile == "" {
+		fault("a profile is required, but none is named")
 	}
 	if c.OrderTimeout < 0 {
 		fault("order timeout %v is negative", c.OrderTimeout)

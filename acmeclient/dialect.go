@@ -42,7 +42,7 @@ type dialect interface {
 	// finalize sends the CSR of an order whose authorizations are valid, and reads the order's new state into it.
 	finalize(ctx context.Context, o *order, csr []byte) error
 
-	// fetch returns the chain, DER, leaf first, of a valid order.
+	// fetch returns the chain, DER, leaf first, of a valid order, and sets the order's alternates.
 	fetch(ctx context.Context, o *order) ([][]byte, error)
 
 	// update makes contact the account's contact addresses.
@@ -106,6 +106,7 @@ type order struct {
 	authorizations []string
 	finalizeURL    string
 	certificateURL string
+	alternates     []string      // URLs of other chains for the certificate
 	problem        *document     // why it is invalid; nil: the CA did not say
 	retryAfter     time.Duration // what the last answer asked to wait; zero: it did not
 
@@ -153,7 +154,7 @@ func (c *Client) speaker(ctx context.Context) (dialect, error) {
 }
 
 func (c *Client) v2(dir *directory) *v2 {
-	return &v2{wire: c.wire, dir: dir, agreeTerms: c.cfg.AgreeTerms}
+	return &v2{wire: c.wire, dir: dir, agreeTerms: c.cfg.AgreeTerms, eab: c.cfg.EAB}
 }
 func (c *Client) v1(dir *directory) *v1 {
 	return &v1{wire: c.wire, dir: dir, agreeTerms: c.cfg.AgreeTerms, log: c.log, moved: c.negotiator.hurry}

@@ -105,6 +105,7 @@ const (
 	maxLimitWait  = 7 * 24 * time.Hour // rate limits: Let's Encrypt's longest refills one in 34 h
 	maxOutageWait = time.Hour          // 503: maintenance that says "tomorrow" is asked about every hour
 	pausedWait    = 24 * time.Hour     // paused names need a person; see whether that has happened once a day
+	actionPause   = 10 * time.Minute   // accounts that need a person, who may be at it
 )
 
 // requestProblem makes a Problem of an answer with an error status, or of an operation that got no usable answer at all.
@@ -124,7 +125,7 @@ func requestProblem(ca, op string, ex *exchange, cause error, now time.Time) *Pr
 	if len(p.Subproblems) > 0 {
 		p.Identifier = p.Subproblems[0].Identifier
 	}
-	p.judgeRequest(ex)
+	p.judgeRequest(ex, now)
 	if kind(p.Type) == "rateLimited" || ex.status == http.StatusTooManyRequests {
 		p.judgeLimit(ex, now)
 	}
@@ -139,7 +140,7 @@ func requestProblem(ca, op string, ex *exchange, cause error, now time.Time) *Pr
 }
 
 // judgeRequest decides scope and advice of a refused request, by problem type first and by HTTP status where the type is unknown (facts 5.7).
-func (p *Problem) judgeRequest(ex *exchange) {
+func (p *Problem) judgeRequest(ex *exchange, now time.Time) {
 	switch kind(p.Type) {
 	case "badNonce":
 		p.scope, p.Advice = ScopeCA, "the CA refuses its own nonces; it is tried again"
@@ -163,9 +164,9 @@ func (p *Problem) judgeRequest(ex *exchange) {
 			p.Advice = "the certificate is not the account's; revoke it by its own key, or at the CA that issued it"
 		}
 	case "externalAccountRequired":
-		p.scope, p.Advice = ScopeCA, "the CA wants an external account binding, which is not supported yet; use another CA"
+		p.scope, p.Advice, p.retryAt = ScopeCA, adviceBinding, now.Add(actionPause)
 	case "userActionRequired":
-		p.scope, p.Advice = ScopeAccount, "the CA wants a person to act"
+		p.scope, p.Advice, p.retryAt = ScopeAccount, "the CA wants a person to act", now.Add(actionPause)
 		if terms := links(ex.header, "terms-of-service", ex.url); len(terms) > 0 {
 			p.Advice += "; its new terms of service are at " + terms[0]
 		} else if p.Instance != "" {

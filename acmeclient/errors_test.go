@@ -63,8 +63,8 @@ func TestRequestProblem_JudgesAsTheTable(t *testing.T) {
 		{"profile", answered("", 400, acmeError("invalidProfile", "")), ScopeCA, "", 0, "profile"},
 		{"lost account", answered("", 400, acmeError("accountDoesNotExist", "")), ScopeAccount, "", 0, "same key"},
 		{"deactivated account", answered("", 403, acmeError("unauthorized", "")), ScopeAccount, "", 0, "deactivated"},
-		{"binding", answered("", 400, acmeError("externalAccountRequired", "")), ScopeCA, "", 0, "binding"},
-		{"new terms", answered("", 403, acmeError("userActionRequired", ""), "Link", `</tos/2>;rel="terms-of-service"`), ScopeAccount, "", 0, "https://ca.test/tos/2"},
+		{"binding", answered("", 400, acmeError("externalAccountRequired", "")), ScopeCA, "", actionPause, "binding"},
+		{"new terms", answered("", 403, acmeError("userActionRequired", ""), "Link", `</tos/2>;rel="terms-of-service"`), ScopeAccount, "", actionPause, "https://ca.test/tos/2"},
 		{"contact", answered("", 400, acmeError("invalidContact", "")), ScopeAccount, "", 0, "contact"},
 		{"v1's namespace", answered("", 400, `{"type":"urn:acme:error:rejectedIdentifier","detail":"no"}`), ScopeName, "", 0, "another CA"},
 

@@ -196,7 +196,7 @@ func TestObtain_AnswersToRefusedOrders(t *testing.T) {
 		{"HTML", reply(pathOrder, 200, "text/html", "<html>hello</html>"), ScopeCA, 0, 1, "understand"},
 		{"no Location", reply(pathOrder, 201, "application/json", `{"status":"pending"}`), ScopeCA, 0, 1, "Location"},
 		{"rejected", problemReply(pathOrder, 400, "rejectedIdentifier", "forbidden by policy"), ScopeName, 0, 1, "forbidden by policy"},
-		{"new terms", problemReply(pathOrder, 403, "userActionRequired", "terms changed", "Link", `<https://ca.test/tos-2>;rel="terms-of-service"`), ScopeAccount, 0, 1, "https://ca.test/tos-2"},
+		{"new terms", problemReply(pathOrder, 403, "userActionRequired", "terms changed", "Link", `<https://ca.test/tos-2>;rel="terms-of-service"`), ScopeAccount, actionPause, 1, "https://ca.test/tos-2"},
 		{"other names", reply(pathOrder, 201, "application/json",
 			`{"status":"pending","identifiers":[{"type":"dns","value":"evil.test"}],"authorizations":[],"finalize":"/f"}`, "Location", "/my-order/1"), ScopeCA, 0, 1, "other names"},
 	} {
@@ -757,22 +757,5 @@ func TestObtain_TriesOnceWithoutReplacesWhateverTheRefusal(t *testing.T) {
 				t.Errorf("orders are %q", got)
 			}
 		})
-	}
-}
-
-func TestObtain_AsksForAProfileThatTheCAOffersOnly(t *testing.T) {
-	c, p, _, _ := setup(t, pebbleOptions{})
-	payloads := p.payloads(pathOrder)
-	r := newRequest(t, "www.example.test")
-	r.Profile = "minute"
-	obtain(t, c, r)
-	if got := payloads(); !strings.Contains(got[0], `"profile":"minute"`) {
-		t.Errorf("order is %s", got[0])
-	}
-	r = newRequest(t, "www.example.test")
-	r.Profile = "century"
-	_, err := c.Obtain(t.Context(), r)
-	if problem := problemOf(t, err, ScopeCA); kind(problem.Type) != "invalidProfile" || len(payloads()) != 1 {
-		t.Errorf("problem is %v after %d orders", problem, len(payloads()))
 	}
 }

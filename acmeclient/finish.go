@@ -76,9 +76,11 @@ func (c *Client) download(ctx context.Context, d dialect, a *attempt, o *order) 
 		a.dead = true // the same order would give the same certificate
 		return nil, c.strange("check the certificate", err)
 	}
+	chain = c.preferredChain(ctx, d, a, o, chain)
 	c.rotation.succeeded(a.names)
 	return &Certificate{
 		Chain: chain, URL: o.certificateURL, Order: o.url, Account: a.account.at(d.protocol()), Protocol: d.protocol(),
+		Profile: a.profile,
 	}, nil
 }
 

@@ -78,7 +78,7 @@ func (c *Client) rollLeased(ctx context.Context, d dialect) (*account, error) {
 // refused reports whether the CA answered and said no, or would have.
 func refused(err error) bool {
 	var p *Problem
-	return errors.As(err, &p) && (p.Status >= 400 && p.Status < 500 || p.Status == 0 && p.Err == nil)
+	return errors.As(err, &p) && (p.Status >= 400 && p.Status < 500 || refusedHere(err))
 }
 
 // settleUnderLease ends a roll-over that was interrupted.

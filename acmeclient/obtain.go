@@ -1,13 +1,12 @@
 package acmeclient
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -18,7 +17,7 @@ type Request struct {
 	Names       []string // canonical DNS names and IP addresses, as in the CSR
 	CSR         []byte   // DER
 	Predecessor [][]byte // DER chain of the certificate that this one replaces, if this CA issued it
-	Profile     string   // empty for the CA's default
+	Profile     string   // empty for Config.Profile
 }
 
 // Certificate is what the CA issued, checked against the request's key and names.
@@ -28,6 +27,7 @@ type Certificate struct {
 	Order    string   // order URL; empty over v1
 	Account  string   // account URL
 	Protocol Protocol // ProtocolV2 or ProtocolV1
+	Profile  string   // that was ordered; empty for the CA's default
 }
 
 // How long to leave an order alone that the CA did not decide in time.
@@ -45,6 +45,7 @@ type attempt struct {
 	object  string    // where the order in progress is stored
 	began   time.Time // for the pace
 	placed  time.Time // when the order was placed, now or by a predecessor
+	profile string    // that it was placed with
 	resumed bool      // the order was placed by a predecessor, or by an earlier call
 	dead    bool      // the order cannot be continued
 
@@ -71,7 +72,7 @@ func (c *Client) Obtain(ctx context.Context, r Request) (*Certificate, error) {
 	defer cancel()
 	a := &attempt{
 		names: names, csr: csr, object: c.orders.name(r.CSR), began: time.Now(),
-		options: orderOptions{profile: r.Profile, replaces: replacedID(r.Predecessor, names)},
+		options: orderOptions{profile: cmp.Or(r.Profile, c.cfg.Profile), replaces: replacedID(r.Predecessor, names)},
 	}
 	cert, err := c.issue(ctx, a)
 	if err != nil {
@@ -120,6 +121,9 @@ func (c *Client) beginAnew(ctx context.Context, a *attempt) (dialect, *order, er
 	if err != nil {
 		return nil, nil, err
 	}
+	if d.protocol() == ProtocolV1 && !c.cfg.ProfileRequired {
+		a.options.profile = "" // v1 has only the default
+	}
 	if err := d.refuse(a.names, a.options); err != nil { // before there is an account
 		return nil, nil, err
 	}
@@ -159,13 +163,14 @@ func (c *Client) resume(ctx context.Context, a *attempt, record *orderRecord) (d
 		return nil, nil, err
 	}
 	o := record.order()
-	a.placed = record.Placed
+	a.placed, a.profile = record.Placed, record.Profile
 	if d != nil {
 		if d, a.account, err = c.speakFor(ctx, d); err != nil {
 			return nil, nil, err
 		}
 	}
-	if d != nil && record.usable(a.account.at(record.Protocol), time.Now()) {
+	otherProfile := c.cfg.ProfileRequired && record.Profile != a.options.profile
+	if d != nil && !otherProfile && record.usable(a.account.at(record.Protocol), time.Now()) {
 		err := d.refresh(ctx, o)
 		if now := c.rolled(ctx, d, a.account, err); now != nil {
 			d, a.account = d.with(now), now
@@ -188,80 +193,6 @@ func (c *Client) resume(ctx context.Context, a *attempt, record *orderRecord) (d
 func isGone(err error) bool {
 	var p *Problem
 	return errors.As(err, &p) && p.Status >= 400 && p.Status < 500 && p.Status != http.StatusTooManyRequests
-}
-
-// begin places a new order and stores it before anything else happens. What the CA refuses for a reason that lies with `replaces` or with a lost account is
-// tried once more without.
-func (c *Client) begin(ctx context.Context, d dialect, a *attempt) (dialect, *order, error) {
-	var ids []identifier
-	for _, n := range a.names {
-		ids = append(ids, identify(n))
-	}
-	o, err := d.begin(ctx, ids, a.options)
-	if now := c.rolled(ctx, d, a.account, err); now != nil {
-		d, a.account = d.with(now), now
-		o, err = d.begin(ctx, ids, a.options)
-	}
-	if isKind(err, "accountDoesNotExist") {
-		acct, lostErr := c.replaceLost(ctx, d, a.account)
-		if lostErr != nil {
-			return nil, nil, lostErr
-		}
-		d, a.account = d.with(acct), acct
-		o, err = d.begin(ctx, ids, a.options)
-	}
-	if err != nil && a.options.replaces != "" && refusesReplaces(err) {
-		c.log.Warn("the CA does not take the order as a replacement; it is placed as a new one", zap.Strings("names", a.names), zap.Error(err))
-		a.options.replaces = ""
-		o, err = d.begin(ctx, ids, a.options)
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	a.placed = time.Now()
-	if d.protocol() == ProtocolV1 {
-		c.negotiator.usedV1()
-	}
-	err = c.orders.save(ctx, a.object, orderRecord{
-		URL: o.url, Authorizations: o.authorizations, Account: a.account.at(d.protocol()), Protocol: d.protocol(),
-		Names: a.names, Placed: a.placed.UTC(), Expires: o.expires,
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	if !sameIdentifiers(o.identifiers, a.names) {
-		a.dead = true
-		c.orders.forget(ctx, a.object)
-		return nil, nil, c.strange("place the order", errors.New("the CA made an order for other names than asked"))
-	}
-	return d, o, nil
-}
-
-// refusesReplaces reports whether an order might be taken without `replaces`: any refusal that is not about something else for certain. Let's
-// Encrypt uses 409, 404, 403 and 400 for the various ways in which a predecessor can be wrong.
-func refusesReplaces(err error) bool {
-	var p *Problem
-	if !errors.As(err, &p) || p.Status < 400 || p.Status >= 500 || p.Status == http.StatusTooManyRequests {
-		return false
-	}
-	switch kind(p.Type) {
-	case "rateLimited", "rejectedIdentifier", "unsupportedIdentifier", "caa", "accountDoesNotExist", "userActionRequired", "invalidProfile", "badNonce":
-		return false
-	}
-	return true
-}
-
-// sameIdentifiers reports whether the CA's order is for the sorted names. An order that does not repeat them is believed.
-func sameIdentifiers(ids []identifier, names []string) bool {
-	if len(ids) == 0 {
-		return true
-	}
-	var got []string
-	for _, id := range ids {
-		got = append(got, strings.ToLower(id.Value))
-	}
-	slices.Sort(got)
-	return slices.Equal(slices.Compact(got), names)
 }
 
 // complete is the state machine: it does what the order's status asks for until there is a certificate.

@@ -10,7 +10,9 @@ func TestObtain_IssuesByEachChallengeType(t *testing.T) {
 		t.Run(typ, func(t *testing.T) {
 			c, p, _, store := setup(t, pebbleOptions{}, func(cfg *Config) { cfg.Challenges = []string{typ} })
 			for _, names := range [][]string{{"one.example.test"}, {"two.example.test", "three.example.test"}, {"127.0.0.1"}} {
-				cert := obtain(t, c, newRequest(t, names...))
+				r := newRequest(t, names...)
+				r.Profile = "minute"
+				cert := obtain(t, c, r)
 				leaf, err := x509.ParseCertificate(cert.Chain[0])
 				if err != nil {
 					t.Fatal(err)

@@ -27,6 +27,7 @@ type orderRecord struct {
 	Certificate    string    `json:"certificate,omitempty"`
 	Account        string    `json:"account"`
 	Protocol       Protocol  `json:"protocol"`
+	Profile        string    `json:"profile,omitempty"`
 	Names          []string  `json:"names"` // for a person who looks
 	Placed         time.Time `json:"placed"`
 	Expires        time.Time `json:"expires,omitzero"`

@@ -50,10 +50,12 @@ type pebble struct {
 
 // pebbleOptions are what pebble takes from its environment and its constructor.
 type pebbleOptions struct {
-	nonceReject, authzReuse int // percent
-	retryAuthz, retryOrder  int // Retry-After, seconds; 0: none
-	requireEAB              bool
-	dns                     string // address of a DNS server to ask; empty: one that knows every name at 127.0.0.1
+	nonceReject, authzReuse   int // percent
+	retryAuthz, retryOrder    int // Retry-After, seconds; 0: none
+	requireEAB                bool
+	eab                       map[string]string // keys by their identifiers
+	alternates, intermediates int               // further roots; CA certificates per chain, 0: 1
+	dns                       string            // address of a DNS server to ask; empty: one that knows every name at 127.0.0.1
 }
 
 // newPebble starts a pebble that validates at the node's ports.
@@ -95,7 +97,14 @@ func (p *pebble) restart(t *testing.T, n *node, o pebbleOptions) {
 		dnsAddr = o.dns
 	}
 	store := db.NewMemoryStore()
-	issuer := ca.New(quiet, store, "", "ecdsa", 0, 1, map[string]ca.Profile{"minute": {Description: "60 s", ValidityPeriod: 60}})
+	for kid, key := range o.eab {
+		if err := store.AddExternalAccountKeyByID(kid, key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	issuer := ca.New(quiet, store, "", "ecdsa", o.alternates, max(o.intermediates, 1), map[string]ca.Profile{
+		"minute": {Description: "60 s", ValidityPeriod: 60}, "hour": {Description: "1 h", ValidityPeriod: 3600},
+	})
 	validator := va.New(quiet, n.httpPort(), n.tlsPort(), true, dnsAddr, store)
 	front := wfe.New(quiet, store, validator, issuer, []string{"pebble.letsencrypt.org"}, true, o.requireEAB, o.retryAuthz, o.retryOrder)
 	p.mu.Lock()

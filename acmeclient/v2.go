@@ -30,6 +30,7 @@ type v2 struct {
 	dir        *directory
 	account    *account // nil while there is none
 	agreeTerms bool
+	eab        EAB
 }
 
 func (d *v2) protocol() Protocol { return ProtocolV2 }
@@ -201,6 +202,9 @@ func (d *v2) begin(ctx context.Context, ids []identifier, opts orderOptions) (*o
 		if ex.status == http.StatusNotFound || ex.status == http.StatusGone {
 			d.wire.directory.expire() // the CA may have moved
 		}
+		if isKind(err, "invalidProfile") {
+			d.wire.directory.expire() // it may have been removed
+		}
 		return nil, err
 	}
 	o := &order{}
@@ -216,7 +220,9 @@ func (d *v2) checkProfile(profile string) error {
 	if _, ok := d.dir.profiles[profile]; ok || profile == "" {
 		return nil
 	}
-	d.wire.directory.expire() // it may have been added since
+	if age, _, ok := d.wire.directory.age(time.Now()); ok && age > directoryRefresh {
+		d.wire.directory.expire() // it may have been added since
+	}
 	return &Problem{CA: d.wire.ca, Op: "place the order", Type: problemNamespace + "invalidProfile", scope: ScopeCA,
 		Detail: fmt.Sprintf("the CA does not offer the profile %q", profile), Advice: "use a profile that the CA's directory lists, or none"}
 }
@@ -294,9 +300,12 @@ func (d *v2) finalize(ctx context.Context, o *order, csr []byte) error {
 }
 
 func (d *v2) fetch(ctx context.Context, o *order) (chain [][]byte, err error) {
-	_, err = d.call(ctx, "fetch the certificate", endpointCertificate, func(ctx context.Context, c *acme.Client) error {
+	ex, err := d.call(ctx, "fetch the certificate", endpointCertificate, func(ctx context.Context, c *acme.Client) error {
 		chain, err = c.FetchCert(ctx, o.certificateURL, true)
 		return err
 	})
+	if err == nil {
+		o.alternates = links(ex.header, "alternate", ex.url) // RFC 8555 §7.4.2
+	}
 	return chain, err
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/crypto/acme"
 )
@@ -15,6 +16,8 @@ type wireAccount struct {
 	AgreeTerms   bool      `json:"termsOfServiceAgreed,omitempty"`
 	Contact      *[]string `json:"contact,omitempty"` // nil says nothing of it, an empty list says none
 	OnlyExisting bool      `json:"onlyReturnExisting,omitempty"`
+
+	Binding json.RawMessage `json:"externalAccountBinding,omitempty"` // §7.3.4
 }
 
 // register makes the account (RFC 8555 §7.3). A key that has one already gets that one.
@@ -24,16 +27,34 @@ func (d *v2) register(ctx context.Context, key crypto.Signer, contact []string) 
 		return "", "", &Problem{CA: d.wire.ca, Op: op, Detail: "the CA's terms of service are not agreed to", scope: ScopeCA,
 			Advice: fmt.Sprintf("read %s and set `agree_terms = true`", d.dir.terms)}
 	}
-	if d.dir.binding {
-		return "", "", &Problem{CA: d.wire.ca, Op: op, Type: problemNamespace + "externalAccountRequired", scope: ScopeCA,
-			Advice: "the CA wants an external account binding, which is not supported yet; use another CA"}
-	}
 	account := wireAccount{AgreeTerms: d.agreeTerms}
+	switch {
+	case d.eab != (EAB{}):
+		if account.Binding, err = d.eab.bind(d.dir.endpoints["newAccount"], key); err != nil {
+			return "", "", err
+		}
+	case d.dir.binding:
+		return "", "", &Problem{CA: d.wire.ca, Op: op, Type: problemNamespace + "externalAccountRequired", scope: ScopeCA, Advice: adviceBinding}
+	}
 	if len(contact) > 0 {
 		account.Contact = &contact
 	}
 	accountURL, err = d.newAccount(ctx, op, key, account)
-	return accountURL, d.dir.terms, err
+	return accountURL, d.dir.terms, d.bindingRefused(err)
+}
+
+// adviceBinding is what to do about a CA that wants to know its customers.
+const adviceBinding = "the CA wants an external account binding: get a key identifier and a key from it, and set `eab`"
+
+// bindingRefused says so where a refusal of the account can only be one of its binding.
+func (d *v2) bindingRefused(err error) error {
+	var p *Problem
+	if d.eab == (EAB{}) || !errors.As(err, &p) || !(isKind(err, "unauthorized") || isKind(err, "malformed") || isKind(err, "externalAccountRequired")) {
+		return err
+	}
+	p.scope, p.retryAt = ScopeCA, time.Now().Add(actionPause)
+	p.Advice = "the CA refuses the external account binding: it is wrong, expired or used before, and some CAs accept one only once; get a new one and set `eab`"
+	return err
 }
 
 // find asks for the key's account without making one (RFC 8555 §7.3.1).
