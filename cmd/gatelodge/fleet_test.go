@@ -110,6 +110,19 @@ func (f *fleet) up(n *node) {
 	f.t.Cleanup(func() { n.process.kill() })
 }
 
+// logsOf returns what the running processes say of a name.
+func (f *fleet) logsOf(name string) string {
+	var b strings.Builder
+	for _, n := range f.nodes {
+		for line := range strings.Lines(n.process.log.String()) {
+			if strings.Contains(line, name) {
+				fmt.Fprintf(&b, "node %d: %s", n.n, line)
+			}
+		}
+	}
+	return b.String()
+}
+
 // balance forwards connections to a random node that takes them.
 func (f *fleet) balance(addr string, of func(*node) string) {
 	ln, err := net.Listen("tcp", addr)
@@ -267,7 +280,7 @@ func TestPeerFleet_OrdersOncePerNameThoughNodesAreKilled(t *testing.T) {
 			name := fmt.Sprintf("n%03d.test", i)
 			for deadline := time.Now().Add(2 * time.Minute); f.handshakeAt(f.lodge.https, name) != nil; time.Sleep(100 * time.Millisecond) {
 				if time.Now().After(deadline) {
-					t.Errorf("%s never came up", name)
+					t.Errorf("%s never came up:\n%s", name, f.logsOf(name))
 					return
 				}
 			}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"sync"
 
 	"go.uber.org/zap"
 
@@ -25,6 +26,7 @@ type acmeIssuer struct {
 	cfg        config.CA
 	challenges []string
 	roots      *x509.CertPool
+	dns        *acmeclient.DNSSolver
 }
 
 var _ certs.Issuer = (*acmeIssuer)(nil)
@@ -55,16 +57,29 @@ type acmeIssuers struct {
 	metrics   acmeclient.Metrics
 	log       *zap.Logger
 
+	mu     sync.Mutex // guards what follows against a reload
 	byName map[string]*acmeIssuer
+
+	dns    *acmeclient.DNSSolver // nil without [dns]
+	dnsCfg map[string]config.DNS // what it was built from
 }
 
 // update returns the issuers of cfg in its order. On error nothing has changed.
 func (a *acmeIssuers) update(cfg *config.Config) ([]certs.CA, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	dns := a.dns
+	if !reflect.DeepEqual(a.dnsCfg, cfg.DNS) {
+		var err error
+		if dns, err = newDNSSolver(cfg.DNS, a.store, a.log); err != nil {
+			return nil, err
+		}
+	}
 	byName := map[string]*acmeIssuer{}
 	var cas []certs.CA
 	var errs []error
 	for _, ca := range cfg.CAs {
-		issuer, err := a.open(ca, cfg.Issue.Challenges)
+		issuer, err := a.open(ca, cfg.Issue.Challenges, dns)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("ca %q: %w", ca.Name, err))
 			continue
@@ -75,17 +90,24 @@ func (a *acmeIssuers) update(cfg *config.Config) ([]certs.CA, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	a.byName = byName
+	a.byName, a.dns, a.dnsCfg = byName, dns, cfg.DNS
 	return cas, nil
 }
 
+// solver returns what answers dns-01 at present; nil without [dns].
+func (a *acmeIssuers) solver() *acmeclient.DNSSolver {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.dns
+}
+
 // open returns the issuer that there is, or a new one if its description or the content of its files changed.
-func (a *acmeIssuers) open(ca config.CA, challenges []string) (*acmeIssuer, error) {
+func (a *acmeIssuers) open(ca config.CA, challenges []string, dns *acmeclient.DNSSolver) (*acmeIssuer, error) {
 	roots, err := loadRoots(ca.Roots)
 	if err != nil {
 		return nil, err
 	}
-	if old := a.byName[ca.Name]; old != nil && reflect.DeepEqual(old.cfg, ca) && slices.Equal(old.challenges, challenges) && old.roots.Equal(roots) {
+	if old := a.byName[ca.Name]; old != nil && reflect.DeepEqual(old.cfg, ca) && slices.Equal(old.challenges, challenges) && old.roots.Equal(roots) && old.dns == dns {
 		return old, nil
 	}
 	client, err := acmeclient.New(acmeclient.Config{
@@ -96,6 +118,7 @@ func (a *acmeIssuers) open(ca config.CA, challenges []string) (*acmeIssuer, erro
 		Contact:    ca.Contact,
 		AgreeTerms: ca.AgreeTerms,
 		Challenges: challenges,
+		DNS:        dns,
 		Store:      a.store,
 		Responder:  a.responder,
 		UserAgent:  "gatelodge/" + version,
@@ -105,7 +128,7 @@ func (a *acmeIssuers) open(ca config.CA, challenges []string) (*acmeIssuer, erro
 	if err != nil {
 		return nil, err
 	}
-	return &acmeIssuer{client: client, cfg: ca, challenges: challenges, roots: roots}, nil
+	return &acmeIssuer{client: client, cfg: ca, challenges: challenges, roots: roots, dns: dns}, nil
 }
 
 // loadRoots reads PEM files; none means the system's roots, as a nil pool.

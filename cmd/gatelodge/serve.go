@@ -187,7 +187,11 @@ func (p *program) sweepDaily(ctx context.Context) {
 			return
 		case <-time.After(wait):
 		}
-		if err := p.responder.Sweep(ctx); err != nil && ctx.Err() == nil {
+		err := p.responder.Sweep(ctx)
+		if dns := p.issuers.solver(); dns != nil {
+			err = errors.Join(err, dns.Sweep(ctx))
+		}
+		if err != nil && ctx.Err() == nil {
 			p.log.Warn("old challenges not swept", zap.Error(err))
 		}
 	}

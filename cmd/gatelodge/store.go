@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -55,12 +57,15 @@ func (s *store) openBase(ctx context.Context, cfg config.Storage, log *zap.Logge
 	}
 	bucket, err := storage.OpenS3(ctx, storage.S3Config{
 		Endpoint: cfg.S3.Endpoint, Region: cfg.S3.Region, Bucket: cfg.S3.Bucket, Prefix: cfg.S3.Prefix, PathStyle: cfg.S3.PathStyle,
-		ConditionalWrites: cfg.S3.ConditionalWrites, LockDir: cfg.Path,
+		ConditionalWrites: cfg.S3.ConditionalWrites, LockDir: filepath.Join(cfg.Path, "locks-s3"),
 	}, log)
 	if err != nil {
 		return err
 	}
 	s.push(bucket, bucket)
+	if err := testBucket(ctx, bucket, log); err != nil {
+		return err
+	}
 	if cfg.S3.LocalCopy == "" {
 		return nil
 	}
@@ -72,6 +77,21 @@ func (s *store) openBase(ctx context.Context, cfg config.Storage, log *zap.Logge
 	of := cfg.S3.Endpoint + "/" + cfg.S3.Bucket + "/" + cfg.S3.Prefix
 	local := storage.NewLocalCopy(bucket, disk, storage.LocalCopyConfig{Of: of}, log)
 	s.push(local, local)
+	return nil
+}
+
+// testBucket refuses a store that cannot keep nodes apart. One that does not answer is no reason to stay away: what is in the local copy is served,
+// and the bucket tests itself before the first write.
+func testBucket(ctx context.Context, bucket *storage.S3, log *zap.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	err := bucket.SelfTest(ctx)
+	if unfit := (*storage.UnfitError)(nil); errors.As(err, &unfit) {
+		return err
+	}
+	if err != nil {
+		log.Warn("the bucket does not answer; names in the local copy are served, nothing is ordered", zap.Error(err))
+	}
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"gatelodge/cmd/internal/config"
 	"gatelodge/proxy/certs"
+	"gatelodge/storage"
 )
 
 // verifyFiles reads the files that the configuration names, as a start would: `check` must not call valid what `run` refuses.
@@ -29,6 +30,9 @@ func verifyFiles(cfg *config.Config) error {
 		if _, err := tls.LoadX509KeyPair(site.CertFile, site.KeyFile); err != nil {
 			errs = append(errs, fmt.Errorf("site %s: certificate %s with key %s: %w", site.Name, site.CertFile, site.KeyFile, err))
 		}
+	}
+	if _, err := newDNSSolver(cfg.DNS, storage.NewMemory(), zap.NewNop()); err != nil {
+		errs = append(errs, err)
 	}
 	if cfg.OnDemand.NamesFile != "" {
 		if _, err := certs.NewNamesFile(cfg.OnDemand.NamesFile, zap.NewNop()); err != nil {

@@ -54,7 +54,7 @@ var pending = []pendingRow{
 	{Key: "ca[].preferred_chain", Feature: "choosing among chains", Now: "leave it out: the CA's default is used", Only: []string{`""`}},
 
 	{Key: "issue.keys", Feature: "other keys than ECDSA P-256", Now: `leave it out or write ["ecdsa-p256"]`, Only: []string{`["ecdsa-p256"]`}},
-	{Key: "issue.challenges[]", Feature: "validation by DNS", Now: `use "tls-alpn-01" and "http-01"`, Only: []string{`"tls-alpn-01"`, `"http-01"`}},
+	{Key: "issue.challenges[]", Feature: "dns-persist-01", Now: `use "tls-alpn-01", "http-01" and "dns-01"`, Only: []string{`"tls-alpn-01"`, `"http-01"`, `"dns-01"`}},
 	{Key: "issue.ari", Feature: "renewal information of the CA (RFC 9773)", Now: "leave it out or write false: issue.renew_at decides", Only: []string{"false"}},
 	{Key: "issue.spread", Feature: "spreading renewals over the fleet", Now: "leave it out or write false: each node adds its own jitter", Only: []string{"false"}},
 	{Key: "issue.preflight", Feature: "testing a name before ordering", Now: `leave it out or write "off"`, Only: []string{`"off"`}},
@@ -72,8 +72,6 @@ var pending = []pendingRow{
 	{Key: "on_demand.idle_after", Feature: "letting idle names lapse", Now: `leave it out or write "0s"`, Only: []string{`"0s"`}},
 
 	{Key: "cache.preload", Feature: "loading certificates ahead", Now: `leave it out or write "none"`, Only: []string{`"none"`}},
-
-	{Key: "dns", Feature: "validation by DNS", Now: `leave it out: "tls-alpn-01" and "http-01" work`},
 
 	{Key: "upstream.*.to", Feature: "an upstream with several targets", Now: "give exactly one", AtMost: 1},
 	{Key: "upstream.*.to[]", Feature: "an upstream over unix sockets or h2c", Now: "use http:// or https://", NotBegin: "unix: h2c:"},

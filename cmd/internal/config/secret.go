@@ -26,6 +26,9 @@ func parseSecret(s string) (Secret, error) {
 	return Secret{}, badValue(`put it into the environment or a file and write "env:NAME" or "file:/path"`, "a secret stands here literally")
 }
 
+// ParseSecret takes a reference that stands among a DNS provider's own keys.
+func ParseSecret(ref string) (Secret, error) { return parseSecret(ref) }
+
 // Resolve reads the secret, without a line break at its end. The zero Secret is empty. Errors name the reference only.
 func (s Secret) Resolve() (string, error) {
 	kind, where, _ := strings.Cut(s.ref, ":")

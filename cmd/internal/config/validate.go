@@ -46,6 +46,7 @@ func (v *validator) all() {
 	v.tls()
 	v.cas()
 	v.issue()
+	v.dns()
 	v.onDemand()
 	v.upstreams()
 	v.sites()
@@ -192,6 +193,9 @@ func (v *validator) issue() {
 		if slices.Contains(is.Challenges[:i], ch) {
 			v.fault(src.key("challenges").elem(i), "", "%q is listed twice", ch)
 		}
+		if ch == "dns-01" && len(v.c.DNS) == 0 {
+			v.fault(src.key("challenges").elem(i), "add a [dns.NAME] with provider and zones", "dns-01 needs a DNS provider, and none is configured")
+		}
 	}
 	if len(is.Keys) == 0 {
 		v.fault(src.key("keys"), "leave it out", "no kind of key is left")
@@ -208,6 +212,19 @@ func (v *validator) issue() {
 	}
 	if is.Budget.InFlight < 1 {
 		v.fault(src.key("budget").key("in_flight"), "write 1 at least", "no certificate could be ordered")
+	}
+}
+
+// dns checks what is the same for all providers; their own keys are checked by whoever builds them (`gatelodge check` does).
+func (v *validator) dns() {
+	for _, name := range sortedKeys(v.c.DNS) {
+		d, src := v.c.DNS[name], v.c.src.key("dns").key(name)
+		if d.Provider == "" {
+			v.fault(src, `write provider = "rfc2136"`, "[dns.%s] has no provider", name)
+		}
+		if len(d.Zones) == 0 {
+			v.fault(src, `write zones = ["example.org"]`, "[dns.%s] has no zones", name)
+		}
 	}
 }
 

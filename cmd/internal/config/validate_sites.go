@@ -137,9 +137,9 @@ func (v *validator) issuable(s *Site, at *source, host string) {
 	case s.OnDemand || internal:
 	case host == "*":
 		v.fault(at, "write on_demand = true with [on_demand], or give certificate and key", `which names "*" has is not known, so no certificate can be ordered for it`)
-	case strings.HasPrefix(host, "*."):
-		v.fault(at, "list the names, or write on_demand = true with [on_demand], or give certificate and key",
-			"not there yet in this build: a wildcard certificate, since it needs validation by DNS")
+	case strings.HasPrefix(host, "*.") && len(v.c.DNS) == 0:
+		v.fault(at, "add a [dns.NAME] for its zone, or write on_demand = true with [on_demand], or give certificate and key",
+			"a wildcard certificate needs validation by DNS, and no provider is configured")
 	case hostname.IsIP(host) && v.isLetsEncrypt(issuers):
 		v.warn(at, "give certificate and key", "Let's Encrypt has certificates for addresses only in a profile that cannot be chosen yet")
 	case !strings.Contains(host, ".") && v.isLetsEncrypt(issuers):
