@@ -56,7 +56,13 @@ type conn struct {
 	carried *proxyHeader // what a balancer said about the client; nil almost always
 	ahead   []byte       // read already, but not by those who read the connection now
 
+	// Where some site passes TLS through, the beginning of the handshake is kept; see passThrough.
+	watching, hushed bool
+	seen             []byte
+	passing          *Site // which the handshake is for; nil if it is for us
+
 	// The handshake sets these before a request can read them. Without TLS they are zero.
+	state      *state            // when the handshake began; requests have their own
 	site       string            // name of the site that the handshake chose
 	binding    string            // see door
 	name       string            // canonical SNI, or Settings.DefaultName
@@ -75,6 +81,32 @@ func (s *Server) newConn(nc net.Conn) *conn {
 	}
 	s.cfg.Metrics.Connections(1)
 	return c
+}
+
+// Read returns what was read ahead, then what comes.
+func (c *conn) Read(p []byte) (n int, err error) {
+	if len(c.ahead) > 0 {
+		n = copy(p, c.ahead)
+		if c.ahead = c.ahead[n:]; len(c.ahead) == 0 {
+			c.ahead = nil
+		}
+	} else {
+		n, err = c.Conn.Read(p)
+	}
+	if c.watching {
+		if len(c.seen)+n > maxSeen {
+			return 0, errHelloTooLong
+		}
+		c.seen = append(c.seen, p[:n]...)
+	}
+	return n, err
+}
+
+func (c *conn) Write(p []byte) (int, error) {
+	if c.hushed {
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
 }
 
 // shaken keeps what the handshake found out.

@@ -123,6 +123,9 @@ func clientPolicies(set Settings) (map[string]*ClientAuth, error) {
 		if policies[site.ClientAuth] == nil {
 			errs = append(errs, fmt.Errorf("site %q: there is no client auth %q", site.Name, site.ClientAuth))
 		}
+		if site.Passthrough != nil {
+			errs = append(errs, fmt.Errorf("site %q: client certificates cannot be asked for where TLS passes through", site.Name))
+		}
 	}
 	return policies, errors.Join(errs...)
 }

@@ -103,6 +103,9 @@ type Site struct {
 	// 502 or 504 (see upstream.ErrTimeout).
 	Upstream http.RoundTripper
 
+	// Passthrough sends the connections of these hosts on with their TLS. Nothing else of the site counts then but AccessLog, and there is no Upstream.
+	Passthrough *Passthrough
+
 	// AccessLog: requests of this site are logged.
 	AccessLog bool
 

@@ -5,10 +5,12 @@
 //
 //  1. A connection is accepted and counted; from now on somebody owns it (accept.go: Server.accept, Server.newConn). Where a balancer stands in front, its
 //     PROXY protocol header says whose connection it is (introduce.go: Server.introduce), (proxyheader.go: ProxyProtocol.parse).
-//  2. With TLS, if its client has not had too many already (handshakelimit.go: clientRate.take), the handshake chooses the site from the SNI, once, by the one lookup that routing uses too, and asks for the certificate, and for the client's
-//     own if the site's policy says so. An unknown name gets the alert unrecognized_name, unless Settings say otherwise; a CA's acme-tls/1 ends after the
-//     handshake (handshake.go: Server.shakeHands, Server.baseConfig, Server.newDoor, Server.getCertificate), (clientauth.go: ClientAuth.apply). Session
-//     tickets are bound to the site and its policy (tickets.go: Server.bindTickets).
+//  2. With TLS, if its client has not had too many already (handshakelimit.go: clientRate.take), the handshake chooses the site from the SNI, once, by the one
+//     lookup that routing uses too, and asks for the certificate, and for the client's own if the site's policy says so. An unknown name gets the alert
+//     unrecognized_name, unless Settings say otherwise; a CA's acme-tls/1 ends after the handshake
+//     (handshake.go: Server.shakeHands, Server.baseConfig, conn.settle, Server.newDoor, Server.getCertificate), (clientauth.go: ClientAuth.apply). Session
+//     tickets are bound to the site and its policy (tickets.go: Server.bindTickets). If the site's TLS is somebody else's, the connection goes there as it is,
+//     the ClientHello first, and this is the end of the story (passthrough.go: Server.passThrough).
 //  3. net/http reads the request, for HTTP/1.1 through a guard that refuses what could be read in two ways
 //     (server.go: Server.newHTTP1, Server.newHTTP2), (h1conn.go: h1Conn.Read), (guard.go: guard.check).
 //  4. The request becomes an exchange with the settings of this moment, which it keeps across a reload, with an id, and with the address of whoever asks

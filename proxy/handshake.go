@@ -28,6 +28,10 @@ func (s *Server) handshake(c *conn) {
 			return
 		}
 		tc, err := s.shakeHands(c)
+		if c.passing != nil {
+			s.passThrough(c)
+			return
+		}
 		s.cfg.Metrics.Handshake(err == nil, time.Since(c.accepted))
 		if err != nil {
 			s.refuse(c, err)
@@ -59,6 +63,9 @@ func (s *Server) shakeHands(c *conn) (*tls.Conn, error) {
 	defer cancel()
 	if err := c.SetDeadline(time.Now().Add(l.HandshakeTimeout)); err != nil {
 		return nil, err
+	}
+	if c.state = s.state.Load(); c.state.passes {
+		c.watch()
 	}
 	tc := tls.Server(c, s.tls)
 	if err := tc.HandshakeContext(ctx); err != nil {
@@ -100,27 +107,41 @@ func (s *Server) baseConfig() *tls.Config {
 	challenge.GetCertificate = s.getCertificate
 
 	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		c, st := hello.Conn.(*conn), s.state.Load()
-		c.name = st.handshakeName(hello.ServerName, c.LocalAddr())
+		c := hello.Conn.(*conn)
 		// RFC 8737 §3: the CA offers exactly this protocol. Who may be validated is for the certificates to say; no site is involved.
-		if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmeALPN {
+		validation := len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmeALPN
+		i, ok := c.settle(hello.ServerName, !validation)
+		if ok && c.state.Sites[i].Passthrough != nil {
+			return nil, c.passTo(&c.state.Sites[i])
+		}
+		c.unwatch()
+		switch {
+		case validation:
 			return challenge, nil
-		}
-		i, ok := st.table.hosts.Lookup(c.name)
-		if (c.name == "" || !ok) && st.UnknownDefault {
-			c.name = st.DefaultName
-			i, ok = st.table.hosts.Lookup(c.name)
-		}
-		if c.name == "" || !ok {
-			if st.UnknownClose {
+		case !ok:
+			if c.state.UnknownClose {
 				_ = c.Close()
 			}
 			return refuse, nil
 		}
-		c.site, c.binding = st.Sites[i].Name, st.doors[i].binding
-		return st.doors[i].tls, nil
+		c.site, c.binding = c.state.Sites[i].Name, c.state.doors[i].binding
+		return c.state.doors[i].tls, nil
 	}
 	return base
+}
+
+// settle decides for which name the connection is, and finds its site.
+func (c *conn) settle(sni string, useDefault bool) (site int, ok bool) {
+	st := c.state
+	c.name = st.handshakeName(sni, c.LocalAddr())
+	if c.name != "" {
+		site, ok = st.table.hosts.Lookup(c.name)
+	}
+	if !ok && useDefault && st.UnknownDefault {
+		c.name = st.DefaultName
+		site, ok = st.table.hosts.Lookup(c.name)
+	}
+	return site, ok
 }
 
 // handshakeName returns the canonical form of what the client asked for; empty if that is no name at all. A client that connects to an address sends no
@@ -144,6 +165,9 @@ func (st *state) handshakeName(sni string, local net.Addr) string {
 
 // newDoor is how handshakes with one site go.
 func (s *Server) newDoor(site *Site, policy *ClientAuth, tickets bool) door {
+	if site.Passthrough != nil {
+		return door{binding: "elsewhere:" + site.Name} // which no connection of ours has
+	}
 	d := door{binding: "site:" + site.Name, tls: s.tls.Clone()}
 	if site.HSTS >= time.Second {
 		d.hsts = []string{"max-age=" + strconv.FormatInt(int64(site.HSTS/time.Second), 10)}

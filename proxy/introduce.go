@@ -90,18 +90,6 @@ func (c *conn) local() bool {
 // loopback stands for the peers of unix sockets wherever an address is needed.
 var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
-// Read returns what was read ahead, then what comes.
-func (c *conn) Read(p []byte) (int, error) {
-	if len(c.ahead) > 0 {
-		n := copy(p, c.ahead)
-		if c.ahead = c.ahead[n:]; len(c.ahead) == 0 {
-			c.ahead = nil
-		}
-		return n, nil
-	}
-	return c.Conn.Read(p)
-}
-
 // RemoteAddr is the client's address, by the word of the balancer where there is one.
 func (c *conn) RemoteAddr() net.Addr {
 	if c.carried != nil {

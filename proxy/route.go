@@ -84,7 +84,7 @@ func (s *Server) servePlain(_ http.ResponseWriter, r *http.Request) {
 }
 
 // needsTLS reports whether the site cannot be served without TLS, whatever Settings.RedirectHTTP says.
-func (s *Site) needsTLS() bool { return s.ClientAuth != "" }
+func (s *Site) needsTLS() bool { return s.ClientAuth != "" || s.Passthrough != nil }
 
 // secureURL is where a plain request should have gone: the same host, which was checked, and the same path and query, byte by byte.
 func (x *exchange) secureURL() string {

@@ -26,7 +26,12 @@ func NewTable(sites []Site) (*Table, error) {
 			errs = append(errs, fmt.Errorf("site %d: name %q is empty or taken", i+1, s.Name))
 		}
 		names[s.Name] = true
-		if s.Upstream == nil {
+		switch {
+		case s.Passthrough != nil && s.Upstream != nil:
+			errs = append(errs, fmt.Errorf("site %q: an upstream has no part in what passes through", s.Name))
+		case s.Passthrough != nil:
+			errs = append(errs, s.Passthrough.check())
+		case s.Upstream == nil:
 			errs = append(errs, fmt.Errorf("site %q: no upstream", s.Name))
 		}
 		if len(s.Hosts) == 0 {
@@ -60,6 +65,7 @@ type state struct {
 	table    *Table
 	policies map[string]*ClientAuth
 	doors    []door // parallel to Settings.Sites
+	passes   bool   // some site passes TLS through
 }
 
 // door is how one gets into a site by TLS.
@@ -87,6 +93,7 @@ func (s *Server) newState(set Settings) (*state, error) {
 	}
 	st := &state{Settings: set, table: table, policies: policies, doors: make([]door, len(set.Sites))}
 	for i := range set.Sites {
+		st.passes = st.passes || set.Sites[i].Passthrough != nil
 		st.doors[i] = s.newDoor(&set.Sites[i], policies[set.Sites[i].ClientAuth], !set.NoTickets)
 	}
 	return st, nil

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"gatelodge/proxy/upstream"
 )
@@ -58,19 +59,55 @@ func writeSwitch(w *bufio.Writer, h http.Header, protocol string) error {
 	return w.Flush() // returns what any of them met
 }
 
-// tunnel is an upgraded connection.
+// tunnel is a connection whose bytes mean nothing to us: an upgraded one, or one that passes through.
 type tunnel struct {
 	client   net.Conn
 	back     io.ReadWriteCloser
 	up, down atomic.Int64 // bytes
+
+	idle   time.Duration // how long nothing may pass; zero means for ever
+	passed atomic.Int64  // when something last did, in Unix nanoseconds; kept where idle is set
+	err    error         // why it came to nothing, for the log
 }
 
-// run copies both ways until both sides have closed theirs, or one fails. buffered has what the client sent too early.
-func (t *tunnel) run(buffered *bufio.Reader) {
+// run copies both ways until both sides have closed theirs, or one fails, or nothing passes for too long. src is what the client sends.
+func (t *tunnel) run(src io.Reader) {
+	defer t.watchIdle()()
 	var upward sync.WaitGroup
-	upward.Go(func() { t.copy(t.back, buffered, &t.up) })
+	upward.Go(func() { t.copy(t.back, src, &t.up) })
 	t.copy(t.client, t.back, &t.down)
 	upward.Wait()
+}
+
+// watchIdle closes the tunnel when nothing has passed for t.idle. The result ends that.
+func (t *tunnel) watchIdle() (stop func()) {
+	if t.idle == 0 {
+		return func() {}
+	}
+	t.passed.Store(time.Now().UnixNano())
+	var mu sync.Mutex // held while the timer's function runs
+	stopped := false
+	var timer *time.Timer
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(t.idle, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if stopped {
+			return
+		}
+		if left := t.idle - time.Since(time.Unix(0, t.passed.Load())); left > 0 {
+			timer.Reset(left)
+			return
+		}
+		_ = t.Close()
+	})
+	return func() {
+		timer.Stop()
+		mu.Lock()
+		defer mu.Unlock()
+		stopped = true
+	}
 }
 
 // copy passes src on until it ends, and then its end. If something fails it closes both sides, which ends the other direction too.
@@ -85,6 +122,9 @@ func (t *tunnel) copy(dst io.Writer, src io.Reader, n *atomic.Int64) {
 				return
 			}
 			n.Add(int64(k))
+			if t.idle != 0 {
+				t.passed.Store(time.Now().UnixNano())
+			}
 		}
 		if err == nil {
 			continue
