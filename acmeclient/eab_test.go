@@ -24,9 +24,9 @@ func TestAccount_IsBoundByEachAlgorithmAndSpelling(t *testing.T) {
 	key, encoded := newHMAC(t, 64)
 	for _, alg := range []string{"", "HS256", "HS384", "HS512"} {
 		for name, spelled := range map[string]string{
-			"base64url":         encoded,
-			"padded":            base64.URLEncoding.EncodeToString(key),
-			"base64":            base64.RawStdEncoding.EncodeToString(key),
+			"base64url":          encoded,
+			"padded":             base64.URLEncoding.EncodeToString(key),
+			"base64":             base64.RawStdEncoding.EncodeToString(key),
 			"padded base64, \\n": base64.StdEncoding.EncodeToString(key) + "\n",
 		} {
 			t.Run(alg+" "+name, func(t *testing.T) {
