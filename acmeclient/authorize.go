@@ -247,7 +247,7 @@ func (c *Client) authorizationInvalid(az *authorization) error {
 		}
 		p := validationProblem(c.cfg.Name, clean(ch.typ), name, doc)
 		switch kind(doc.typ) {
-		case "connection", "dns", "unauthorized", "tls", "incorrectResponse":
+		case "connection", "dns", "unauthorized", "tls", "incorrectResponse", "caa": // the last: RFC 8657 §4 allows some types only
 			c.rotation.failedWith(name, ch.typ)
 		}
 		c.log.Debug("validation failed", zap.String("name", name), zap.String("challenge", p.Op), zap.String("detail", p.Detail))

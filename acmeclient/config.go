@@ -75,6 +75,12 @@ type Config struct {
 	// certificate, or "shortest". Empty means the CA's default. If no chain is such, the default is used, and that is logged.
 	PreferredChain string
 
+	// CheckCAA is whether the CAA records of the names are looked at before an order, if the CA says what it is called in them. Empty means CAAOff.
+	CheckCAA CAACheck
+
+	// Resolvers are asked for CAA records, "host:port". Empty means the system's.
+	Resolvers []string
+
 	// Challenges are the challenge types to use, in order of preference. Empty means tls-alpn-01, http-01.
 	Challenges []string
 
@@ -127,6 +133,9 @@ func (c Config) withDefaults() Config {
 	if len(c.Challenges) == 0 {
 		c.Challenges = []string{ChallengeTLSALPN01, ChallengeHTTP01}
 	}
+	if c.CheckCAA == "" {
+		c.CheckCAA = CAAOff
+	}
 	if c.UserAgent == "" {
 		c.UserAgent = "gatelodge"
 	}
@@ -169,6 +178,10 @@ func (c Config) validate() error {
 	if err := c.EAB.validate(); err != nil {
 		faults = append(faults, err)
 	}
+	if c.CheckCAA != CAAOff && c.CheckCAA != CAAAdvise && c.CheckCAA != CAARequire {
+		fault("CAA check %q: \"off\", \"advise\" or \"require\" is allowed", c.CheckCAA)
+	}
+	checkResolvers(c.Resolvers, fault)
 	if c.ProfileRequired && c.Profile == "" {
 		fault("a profile is required, but none is named")
 	}

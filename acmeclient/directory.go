@@ -36,6 +36,7 @@ type directory struct {
 	terms      string            // URL of the terms of service; empty: there are none
 	binding    bool              // newAccount needs an external account binding
 	profiles   map[string]string // certificate profiles and their descriptions
+	caa        []string          // names of the CA in CAA records (caaIdentities, RFC 8555 §9.7.6)
 }
 
 func (d *directory) newNonce() string { return d.endpoints["newNonce"] }
@@ -95,6 +96,7 @@ func (d *directory) canonical() []byte {
 const (
 	maxDirectoryKeys = 32
 	maxProfiles      = 64
+	maxCAAIdentities = 16
 )
 
 // parseDirectory reads a directory document. Keys that we do not know and values of other types are ignored: Let's Encrypt adds a random key to each
@@ -137,7 +139,8 @@ func (d *directory) parseMeta(raw json.RawMessage) {
 	if d.terms == "" {
 		d.terms = text(meta["terms-of-service"]) // v1
 	}
-	_ = json.Unmarshal(meta["externalAccountRequired"], &d.binding) // another type means no
+	_ = json.Unmarshal(meta["externalAccountRequired"], &d.binding)                      // another type means no
+	d.caa = append(textList(meta["caaIdentities"]), textList(meta["caa-identities"])...) // the latter in v1
 	var profiles map[string]json.RawMessage
 	if json.Unmarshal(meta["profiles"], &profiles) != nil {
 		return
@@ -147,6 +150,18 @@ func (d *directory) parseMeta(raw json.RawMessage) {
 			d.profiles[name] = text(profiles[name])
 		}
 	}
+}
+
+// textList returns the strings of the JSON array in raw, cleaned, up to maxCAAIdentities; anything else is empty.
+func textList(raw json.RawMessage) (list []string) {
+	var all []json.RawMessage
+	_ = json.Unmarshal(raw, &all)
+	for _, one := range all[:min(len(all), maxCAAIdentities)] {
+		if s := text(one); s != "" {
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
 // directoryCache is the CA's v2 directory as last seen.

@@ -100,6 +100,8 @@ func (p *Problem) RetryAt() time.Time { return p.retryAt }
 // once; this one is not out of order.
 func (p *Problem) Elsewhere() bool { return p.elsewhere }
 
+const adviceCAA = "the CAA records of the name do not allow this CA; change them or use another CA"
+
 // Bounds of what a CA's Retry-After can make us wait before we ask again.
 const (
 	maxLimitWait  = 7 * 24 * time.Hour // rate limits: Let's Encrypt's longest refills one in 34 h
@@ -149,7 +151,7 @@ func (p *Problem) judgeRequest(ex *exchange, now time.Time) {
 	case "rejectedIdentifier", "unsupportedIdentifier":
 		p.scope, p.Advice = ScopeName, "this CA does not issue for the name; use another CA for it or remove it"
 	case "caa":
-		p.scope, p.Advice = ScopeName, "the CAA records of the name do not allow this CA; change them or use another CA"
+		p.scope, p.Advice = ScopeName, adviceCAA
 	case "connection", "dns", "tls", "incorrectResponse":
 		p.scope, p.Advice = ScopeName, validationAdvice(kind(p.Type), "", p.Identifier)
 	case "badCSR", "badPublicKey", "badRevocationReason", "alreadyReplaced", "alreadyRevoked", "orderNotReady":
@@ -286,7 +288,7 @@ func validationProblem(ca, challengeType, name string, doc document) *Problem {
 	case "serverInternal":
 		p.scope, p.Advice = ScopeCA, "the CA has a fault of its own; it is tried again"
 	case "caa":
-		p.Advice = "the CAA records of the name do not allow this CA; change them or use another CA"
+		p.Advice = adviceCAA
 	default:
 		p.Advice = validationAdvice(k, challengeType, name)
 	}

@@ -130,6 +130,9 @@ func (c *Client) beginAnew(ctx context.Context, a *attempt) (dialect, *order, er
 	if d, a.account, err = c.speakFor(ctx, d); err != nil {
 		return nil, nil, err
 	}
+	if err := c.checkCAA(ctx, d, a); err != nil {
+		return nil, nil, err
+	}
 	return c.begin(ctx, d, a)
 }
 
