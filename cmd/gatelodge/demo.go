@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -21,7 +23,10 @@ import (
 // demo is the main job on an embedded default: a CA, an app and the proxy between them, all on loopback.
 type demo struct {
 	dir, https, http, to string
+	acme                 string // "v2", "v1" or "upgrade"
 	out                  io.Writer
+
+	ca *devca.CA
 }
 
 func demoCommand() *cobra.Command {
@@ -41,6 +46,7 @@ func demoCommand() *cobra.Command {
 	cmd.Flags().StringVar(&d.https, "https", "127.0.0.1:8443", "loopback `ADDRESS` for HTTPS")
 	cmd.Flags().StringVar(&d.http, "http", "127.0.0.1:8080", "loopback `ADDRESS` for HTTP")
 	cmd.Flags().StringVar(&d.to, "to", "", "`URL` of your app instead of the sample app")
+	cmd.Flags().StringVar(&d.acme, "acme", "v2", "`PROTOCOL` of the demo's CA: v2, v1 (then it serves no v2 at all), or upgrade (v2 appears after the first certificate)")
 	return cmd
 }
 
@@ -59,19 +65,22 @@ func (d *demo) run(ctx context.Context) error {
 		defer app.Close()
 		d.to = app.URL()
 	}
-	ca, err := devca.New(devca.Config{Dir: filepath.Join(d.dir, "ca"), HTTPAddr: d.http, TLSAddr: d.https, Log: d.out})
-	if err != nil {
+	protocols, ok := map[string]devca.Protocols{"v2": devca.ProtocolsV2, "v1": devca.ProtocolsV1, "upgrade": devca.ProtocolsV1}[d.acme]
+	if !ok {
+		return fmt.Errorf("--acme is v2, v1 or upgrade, not %q", d.acme)
+	}
+	if d.ca, err = devca.New(devca.Config{Dir: filepath.Join(d.dir, "ca"), HTTPAddr: d.http, TLSAddr: d.https, Protocols: protocols, Log: d.out}); err != nil {
 		return err
 	}
-	if err := ca.Start(ctx); err != nil {
+	if err := d.ca.Start(ctx); err != nil {
 		return err
 	}
-	defer ca.Close()
-	if err := os.WriteFile(d.root(), ca.RootPEM(), 0o644); err != nil {
+	defer d.ca.Close()
+	if err := os.WriteFile(d.root(), d.ca.RootPEM(), 0o644); err != nil {
 		return err
 	}
 	file := filepath.Join(d.dir, "gatelodge.toml")
-	if err := os.WriteFile(file, []byte(d.configuration(ca.DirectoryURL())), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(d.configuration(d.ca.DirectoryURL())), 0o600); err != nil {
 		return err
 	}
 	cfg, err := config.Load(file)
@@ -83,7 +92,31 @@ func (d *demo) run(ctx context.Context) error {
 		return err
 	}
 	d.greet(portOf(p.https[0]))
+	if d.acme == "upgrade" {
+		var upgrading sync.WaitGroup
+		defer upgrading.Wait()
+		upgrading.Go(func() { d.upgrade(ctx, p) })
+	}
 	return p.run(ctx)
+}
+
+// upgrade lets the CA gain v2 once it has issued over v1, and asks the proxy to look, as an operator would with `gatelodge acme probe`. By itself it looks daily.
+func (d *demo) upgrade(ctx context.Context, p *program) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for d.ca.Stats().Certificates == 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+	d.ca.Upgrade()
+	if st, err := p.probeCA(ctx, "demo"); err != nil {
+		fmt.Fprintf(d.out, "probe: %v\n", err)
+	} else {
+		fmt.Fprintf(d.out, "The CA speaks v2 now; gatelodge looked and says: %s, %s. Ask for another name.\n", st.State, st.Evidence)
+	}
 }
 
 // prepare makes the folder and holds it, so that a second demo does not write into the first one's, and checks what the flags say.

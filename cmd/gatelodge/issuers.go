@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -27,9 +28,15 @@ type acmeIssuer struct {
 	challenges []string
 	roots      *x509.CertPool
 	dns        *acmeclient.DNSSolver
+
+	started bool // guarded by acmeIssuers.mu
 }
 
-var _ certs.Issuer = (*acmeIssuer)(nil)
+var (
+	_ certs.Issuer          = (*acmeIssuer)(nil)
+	_ certs.RenewalInformer = (*acmeIssuer)(nil)
+	_ certs.Revoker         = (*acmeIssuer)(nil)
+)
 
 func (a *acmeIssuer) Name() string { return a.cfg.Name }
 
@@ -50,6 +57,19 @@ func (a *acmeIssuer) Issue(ctx context.Context, r *certs.Request) (*certs.Issued
 	}}, nil
 }
 
+// RenewalInfo implements certs.RenewalInformer.
+func (a *acmeIssuer) RenewalInfo(ctx context.Context, chain [][]byte) (certs.RenewalInfo, error) {
+	info, err := a.client.RenewalInfo(ctx, chain)
+	return certs.RenewalInfo{
+		Window: certs.Window{Start: info.Start, End: info.End}, Explanation: info.Explanation, NextCheck: info.NextCheck,
+	}, err
+}
+
+// Revoke implements certs.Revoker.
+func (a *acmeIssuer) Revoke(ctx context.Context, chain [][]byte, key crypto.Signer, reason int) error {
+	return a.client.Revoke(ctx, chain, key, reason)
+}
+
 // acmeIssuers are the CAs of a configuration. A reload keeps the clients of those that did not change, with their nonces, limits and orders.
 type acmeIssuers struct {
 	store     storage.Store
@@ -57,8 +77,10 @@ type acmeIssuers struct {
 	metrics   acmeclient.Metrics
 	log       *zap.Logger
 
-	mu     sync.Mutex // guards what follows against a reload
+	mu     sync.Mutex      // guards what follows
+	ctx    context.Context // of what the clients do in the background; nil before start
 	byName map[string]*acmeIssuer
+	order  []string // names as in the configuration
 
 	dns    *acmeclient.DNSSolver // nil without [dns]
 	dnsCfg map[string]config.DNS // what it was built from
@@ -90,8 +112,64 @@ func (a *acmeIssuers) update(cfg *config.Config) ([]certs.CA, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	a.byName, a.dns, a.dnsCfg = byName, dns, cfg.DNS
+	before := a.byName
+	a.byName, a.dns, a.dnsCfg, a.order = byName, dns, cfg.DNS, nil
+	for _, ca := range cfg.CAs {
+		a.order = append(a.order, ca.Name)
+	}
+	for name, old := range before {
+		if byName[name] != old {
+			_ = old.client.Close()
+		}
+	}
+	a.startLocked()
 	return cas, nil
+}
+
+// start lets the clients negotiate and look after themselves in the background, those of later reloads too, until close.
+func (a *acmeIssuers) start(ctx context.Context) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ctx = ctx
+	a.startLocked()
+}
+
+func (a *acmeIssuers) startLocked() {
+	if a.ctx == nil {
+		return
+	}
+	for _, issuer := range a.byName {
+		if !issuer.started {
+			issuer.started = true
+			_ = issuer.client.Start(a.ctx) // fails for a client that was closed or started before: this one is neither
+		}
+	}
+}
+
+func (a *acmeIssuers) close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, issuer := range a.byName {
+		_ = issuer.client.Close()
+	}
+}
+
+// get returns an issuer by name, or nil.
+func (a *acmeIssuers) get(name string) *acmeIssuer {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.byName[name]
+}
+
+// all returns the issuers in the order of the configuration.
+func (a *acmeIssuers) all() []*acmeIssuer {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var list []*acmeIssuer
+	for _, name := range a.order {
+		list = append(list, a.byName[name])
+	}
+	return list
 }
 
 // solver returns what answers dns-01 at present; nil without [dns].
@@ -110,10 +188,19 @@ func (a *acmeIssuers) open(ca config.CA, challenges []string, dns *acmeclient.DN
 	if old := a.byName[ca.Name]; old != nil && reflect.DeepEqual(old.cfg, ca) && slices.Equal(old.challenges, challenges) && old.roots.Equal(roots) && old.dns == dns {
 		return old, nil
 	}
+	var eab acmeclient.EAB
+	if eab.KID, err = ca.EAB.KID.Resolve(); err != nil {
+		return nil, err
+	}
+	if eab.HMAC, err = ca.EAB.HMAC.Resolve(); err != nil {
+		return nil, err
+	}
 	client, err := acmeclient.New(acmeclient.Config{
-		Name:       ca.Name,
-		Directory:  ca.Directory,
-		Protocol:   acmeclient.Protocol(ca.ACMEVersion),
+		Name:      ca.Name,
+		Directory: ca.Directory, DirectoryV1: ca.DirectoryV1,
+		Protocol: acmeclient.Protocol(ca.ACMEVersion),
+		EAB:      eab,
+		Profile:  ca.Profile, ProfileRequired: ca.ProfileRequired, PreferredChain: ca.PreferredChain,
 		Roots:      roots,
 		Contact:    ca.Contact,
 		AgreeTerms: ca.AgreeTerms,

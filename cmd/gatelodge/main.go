@@ -36,6 +36,6 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), checkCommand(), demoCommand(), certsCommand(), reloadCommand(), internalRootCommand(), storageCommand())
+	root.AddCommand(runCommand(), checkCommand(), demoCommand(), certsCommand(), reloadCommand(), internalRootCommand(), storageCommand(), acmeCommand())
 	return root
 }

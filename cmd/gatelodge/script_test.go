@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -41,6 +42,7 @@ func TestScripts(t *testing.T) {
 			"await":    scriptAwait,
 			"signal":   scriptSignal,
 			"envsubst": scriptEnvsubst,
+			"until":    scriptUntil,
 		},
 	})
 }
@@ -162,5 +164,20 @@ func scriptSignal(ts *testscript.TestScript, _ bool, args []string) {
 func scriptEnvsubst(ts *testscript.TestScript, _ bool, args []string) {
 	for _, file := range args {
 		ts.Check(os.WriteFile(ts.MkAbs(file), []byte(os.Expand(ts.ReadFile(file), ts.Getenv)), 0o600))
+	}
+}
+
+// until REGEXP COMMAND...: runs the command again and again until its output matches, 20 s at most.
+func scriptUntil(ts *testscript.TestScript, _ bool, args []string) {
+	want := regexp.MustCompile(args[0])
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		err := ts.Exec(args[1], args[2:]...)
+		out := ts.ReadFile("stdout")
+		if err == nil && want.MatchString(out) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%v never said %q, but %v: %s", args[1:], args[0], err, out)
+		}
 	}
 }

@@ -150,6 +150,7 @@ func (p *program) run(ctx context.Context) error {
 	if err := p.certs.Start(work); err != nil {
 		return err
 	}
+	p.issuers.start(work)
 	side, err := p.startSide()
 	if err != nil {
 		return err
@@ -234,6 +235,9 @@ func (p *program) drain() time.Duration { return p.cfg.Load().Process.Drain }
 func (p *program) close() {
 	if p.certs != nil {
 		p.certs.Close()
+	}
+	if p.issuers != nil {
+		p.issuers.close()
 	}
 	if p.settings != nil {
 		p.settings.pools.closeBut(nil)

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
+	"gatelodge/acmeclient"
 	"gatelodge/cmd/internal/admin"
 	"gatelodge/cmd/internal/metrics"
 	"gatelodge/proxy/certs"
@@ -46,6 +48,9 @@ func (p *program) startSide() (_ *side, err error) {
 			Cert:   p.certStatus,
 			Config: p.cfg.Load,
 			Reload: func(context.Context) error { return p.reload() },
+			CAs:    p.caStatuses,
+			Probe:  p.probeCA,
+			Reset:  p.resetCA,
 			Logger: p.log,
 		}); err != nil {
 			return nil, err
@@ -105,6 +110,44 @@ func toAdmin(st certs.Status) admin.CertStatus {
 	}
 	if f := st.LastFailure; f != nil {
 		a.LastError = f.Reason
+	}
+	return a
+}
+
+func (p *program) caStatuses() []admin.CAStatus {
+	all := []admin.CAStatus{}
+	for _, issuer := range p.issuers.all() {
+		all = append(all, caToAdmin(issuer.client.Status()))
+	}
+	return all
+}
+
+func (p *program) probeCA(ctx context.Context, name string) (admin.CAStatus, error) {
+	return p.lookAtCA(name, func(c *acmeclient.Client) (acmeclient.Status, error) { return c.Probe(ctx) })
+}
+
+func (p *program) resetCA(ctx context.Context, name string) (admin.CAStatus, error) {
+	return p.lookAtCA(name, func(c *acmeclient.Client) (acmeclient.Status, error) { return c.Reset(ctx) })
+}
+
+func (p *program) lookAtCA(name string, look func(*acmeclient.Client) (acmeclient.Status, error)) (admin.CAStatus, error) {
+	issuer := p.issuers.get(name)
+	if issuer == nil {
+		return admin.CAStatus{}, fmt.Errorf("%w: no [[ca]] has the name %q", admin.ErrUnknownName, name)
+	}
+	st, err := look(issuer.client)
+	return caToAdmin(st), err
+}
+
+func caToAdmin(st acmeclient.Status) admin.CAStatus {
+	n := st.Negotiation
+	a := admin.CAStatus{
+		Name: st.Name, Directory: st.Directory, DirectoryV1: st.DirectoryV1, Protocol: string(st.Protocol),
+		State: n.State, Deprecated: n.Deprecated, Evidence: n.Evidence, Since: n.Since, Trouble: n.Trouble, NextProbe: n.NextProbe, OrdersV1: n.OrdersV1,
+		Account: st.Account, LastError: st.LastError, LastErrorAt: st.LastErrorAt,
+	}
+	for _, l := range st.Limits {
+		a.Limits = append(a.Limits, fmt.Sprintf("%s %s until %s: %s", l.Scope, l.Subject, l.Until.Format(time.RFC3339), l.Detail))
 	}
 	return a
 }

@@ -52,8 +52,35 @@ type Config struct {
 	// Reload reads the configuration again. On error the old one stays. Required.
 	Reload func(ctx context.Context) error
 
+	// CAs tells of the ACME CAs. Probe looks at one now, Reset forgets how its protocol was found and looks anew; both return what is known after that,
+	// an error if there is no such CA (wrapping ErrUnknownName) or the look was no good. Nil: there are none.
+	CAs          func() []CAStatus
+	Probe, Reset func(ctx context.Context, name string) (CAStatus, error)
+
 	// Logger is required.
 	Logger *zap.Logger
+}
+
+// CAStatus is what an operator sees of one ACME CA.
+type CAStatus struct {
+	Name        string `json:"name"`
+	Directory   string `json:"directory"`
+	DirectoryV1 string `json:"directory_v1,omitempty"`
+
+	// Protocol is "2" or "1", empty while nothing was asked. State is that of the negotiation, Evidence what led to it, Since when.
+	Protocol   string    `json:"protocol,omitempty"`
+	State      string    `json:"state"`
+	Deprecated bool      `json:"deprecated,omitempty"` // v1 is spoken
+	Evidence   string    `json:"evidence,omitempty"`
+	Since      time.Time `json:"since,omitzero"`
+	Trouble    string    `json:"trouble,omitempty"` // what the last look was met with
+	NextProbe  time.Time `json:"next_probe,omitzero"`
+	OrdersV1   int       `json:"orders_v1,omitempty"`
+
+	Account     string    `json:"account,omitempty"`
+	LastError   string    `json:"last_error,omitempty"`
+	LastErrorAt time.Time `json:"last_error_at,omitzero"`
+	Limits      []string  `json:"limits,omitempty"` // that hold now, in words
 }
 
 func (c *Config) validate() error {

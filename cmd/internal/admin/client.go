@@ -81,6 +81,27 @@ func (c *Client) Reload(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "/reload", nil)
 }
 
+// CAs returns the ACME CAs in the order of the configuration.
+func (c *Client) CAs(ctx context.Context) ([]CAStatus, error) {
+	var all []CAStatus
+	err := c.do(ctx, http.MethodGet, "/acme", &all)
+	return all, err
+}
+
+// Probe makes the process look at a CA's directories now.
+func (c *Client) Probe(ctx context.Context, name string) (CAStatus, error) {
+	var ca CAStatus
+	err := c.do(ctx, http.MethodPost, "/acme/"+url.PathEscape(name)+"/probe", &ca)
+	return ca, err
+}
+
+// Reset makes the whole fleet forget how the CA's protocol was found.
+func (c *Client) Reset(ctx context.Context, name string) (CAStatus, error) {
+	var ca CAStatus
+	err := c.do(ctx, http.MethodPost, "/acme/"+url.PathEscape(name)+"/reset", &ca)
+	return ca, err
+}
+
 func (c *Client) do(ctx context.Context, method, path string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, method, "http://admin"+path, nil)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -62,6 +63,36 @@ func WriteStatus(w io.Writer, c CertStatus, now time.Time) error {
 	line("next attempt", absolute(c.NextAttempt, now))
 	for _, key := range noteKeys(c.Notes) {
 		line(strings.ReplaceAll(printable(key), "_", " "), c.Notes[key])
+	}
+	return tw.Flush()
+}
+
+// WriteCA writes `acme status` for people: a line for each fact.
+func WriteCA(w io.Writer, c CAStatus, now time.Time) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(key, value string) {
+		if value != "" {
+			fmt.Fprintf(tw, "%s\t%s\n", key, printable(value))
+		}
+	}
+	protocol := map[string]string{"2": "ACME v2 (RFC 8555)", "1": "ACME v1: DEPRECATED, moves up by itself as soon as the CA offers v2"}[c.Protocol]
+	row("ca", c.Name)
+	row("directory", c.Directory)
+	row("directory_v1", c.DirectoryV1)
+	row("protocol", protocol)
+	row("state", c.State)
+	row("evidence", c.Evidence)
+	row("since", absolute(c.Since, now))
+	row("trouble", c.Trouble)
+	row("next probe", absolute(c.NextProbe, now))
+	if c.OrdersV1 > 0 {
+		row("orders over v1", strconv.Itoa(c.OrdersV1))
+	}
+	row("account", c.Account)
+	row("last error", c.LastError)
+	row("at", absolute(c.LastErrorAt, now))
+	for _, l := range c.Limits {
+		row("limit", l)
 	}
 	return tw.Flush()
 }

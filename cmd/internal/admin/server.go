@@ -26,6 +26,8 @@ const (
 //	GET  /certs/NAME   one certificate
 //	GET  /config       the configuration in force
 //	POST /reload       read the configuration again
+//	GET /acme          all ACME CAs
+//	POST /acme/NAME/probe, /acme/NAME/reset
 //
 // Answers are JSON; a refusal is {"error": "..."}.
 type Server struct {
@@ -89,6 +91,11 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /certs/{name}", s.showCert)
 	mux.HandleFunc("GET /config", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, s.cfg.Config()) })
 	mux.HandleFunc("POST /reload", s.reload)
+	if s.cfg.CAs != nil {
+		mux.HandleFunc("GET /acme", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, s.cfg.CAs()) })
+		mux.HandleFunc("POST /acme/{name}/probe", func(w http.ResponseWriter, r *http.Request) { s.lookAt(w, r, s.cfg.Probe) })
+		mux.HandleFunc("POST /acme/{name}/reset", func(w http.ResponseWriter, r *http.Request) { s.lookAt(w, r, s.cfg.Reset) })
+	}
 	return mux
 }
 
@@ -119,6 +126,21 @@ func (s *Server) showCert(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, http.StatusInternalServerError, err)
 	default:
 		s.answer(w, http.StatusOK, cert)
+	}
+}
+
+// lookAt has a CA looked at. It goes on when the client goes away, as a reload does.
+func (s *Server) lookAt(w http.ResponseWriter, r *http.Request, look func(context.Context, string) (CAStatus, error)) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), reloadTime)
+	defer cancel()
+	ca, err := look(ctx, r.PathValue("name"))
+	switch {
+	case errors.Is(err, ErrUnknownName):
+		s.refuse(w, http.StatusNotFound, err)
+	case err != nil:
+		s.refuse(w, http.StatusBadGateway, err)
+	default:
+		s.answer(w, http.StatusOK, ca)
 	}
 }
 

@@ -46,13 +46,6 @@ var pending = []pendingRow{
 	{Key: "tls.session_tickets", Feature: "sharing or turning off session tickets", Now: `leave it out or write "local"`, Only: []string{`"local"`}},
 	{Key: "client_auth", Feature: "asking clients for certificates", Now: "leave it out"},
 
-	{Key: "ca[].directory_v1", Feature: "ACME v1", Now: "leave it out: the CA must speak ACME v2 (RFC 8555)", Only: []string{`""`}},
-	{Key: "ca[].acme_version", Feature: "ACME v1", Now: `write "auto" or "2": the CA must speak ACME v2 (RFC 8555)`, Only: []string{`"auto"`, `"2"`}},
-	{Key: "ca[].eab", Feature: "external account binding", Now: "leave it out: CAs that need it cannot be used"},
-	{Key: "ca[].profile", Feature: "choosing a certificate profile", Now: "leave it out: the CA's default is used", Only: []string{`""`}},
-	{Key: "ca[].profile_required", Feature: "choosing a certificate profile", Now: "leave it out or write false", Only: []string{"false"}},
-	{Key: "ca[].preferred_chain", Feature: "choosing among chains", Now: "leave it out: the CA's default is used", Only: []string{`""`}},
-
 	{Key: "issue.keys", Feature: "other keys than ECDSA P-256", Now: `leave it out or write ["ecdsa-p256"]`, Only: []string{`["ecdsa-p256"]`}},
 	{Key: "issue.challenges[]", Feature: "dns-persist-01", Now: `use "tls-alpn-01", "http-01" and "dns-01"`, Only: []string{`"tls-alpn-01"`, `"http-01"`, `"dns-01"`}},
 	{Key: "issue.ari", Feature: "renewal information of the CA (RFC 9773)", Now: "leave it out or write false: issue.renew_at decides", Only: []string{"false"}},

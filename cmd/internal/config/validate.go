@@ -128,6 +128,12 @@ func (v *validator) cas() {
 		ca, src := &v.c.CAs[i], v.c.caSrc(i)
 		v.caName(ca.Name, src.key("name"), seen)
 		v.directory(ca.Directory, src.key("directory"))
+		if ca.DirectoryV1 != "" {
+			v.directory(ca.DirectoryV1, src.key("directory_v1"))
+		}
+		if (ca.EAB.KID.ref == "") != (ca.EAB.HMAC.ref == "") {
+			v.fault(src.key("eab"), `write { kid = "env:NAME", hmac = "env:NAME" }`, "an external account binding has both kid and hmac")
+		}
 		for j, contact := range ca.Contact {
 			if u, err := url.Parse(contact); err != nil || u.Scheme == "" {
 				hint := ""
