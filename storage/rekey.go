@@ -116,6 +116,9 @@ func (w *rekeying) attempt(ctx context.Context, name string) (again bool, err er
 		w.count(func(r *RekeyReport) { r.Damaged = noteName(r.Damaged, &r.damaged, name) })
 		return false, nil
 	}
+	if err == nil && version.Stale() {
+		err = fmt.Errorf("read %s: %w", name, ErrStale)
+	}
 	if err != nil {
 		return false, err
 	}
