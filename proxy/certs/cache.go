@@ -58,9 +58,23 @@ func (c *cache) get(host string) *entry {
 	return e
 }
 
+// getSecond is get for the host's second certificate, whose key it puts together without allocating.
+func (c *cache) getSecond(host, suffix string) *entry {
+	var room [maxName]byte
+	key := append(append(room[:0], host...), suffix...)
+	s := &c.shards[maphash.Bytes(c.seed, key)%cacheShards]
+	s.mu.RLock()
+	e := s.entries[string(key)]
+	s.mu.RUnlock()
+	return e
+}
+
 // serve is the warm path: what the host is served with under these rules, or nil if that takes a closer look.
-func (c *cache) serve(host string, r *rules, now time.Time) *tls.Certificate {
+func (c *cache) serve(hello *tls.ClientHelloInfo, host string, r *rules, now time.Time) *tls.Certificate {
 	e := c.get(host)
+	if r.second != "" && (e == nil || e.file == nil) && r.wantsSecond(hello) {
+		e = c.getSecond(host, r.suffix)
+	}
 	if e == nil || e.claimed.Load() != r {
 		return nil
 	}

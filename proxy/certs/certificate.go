@@ -15,7 +15,7 @@ import (
 // certificate is one that we obtained, ready for handshakes. It is never modified.
 type certificate struct {
 	tls  *tls.Certificate // with Leaf
-	name string           // what it is for
+	name string           // its own, see second.go
 	ca   string           // who issued it
 
 	// renewAt is when the next one should be obtained; see renewal.
@@ -34,8 +34,8 @@ func newCertificate(name string, b *storage.Bundle, ratio float64) (*certificate
 	if err != nil {
 		return nil, err
 	}
-	if !covers(pair.Leaf, name) {
-		return nil, fmt.Errorf("its certificate is for %v, not for %s", pair.Leaf.DNSNames, name)
+	if !covers(pair.Leaf, subject(name)) {
+		return nil, fmt.Errorf("its certificate is for %v, not for %s", pair.Leaf.DNSNames, subject(name))
 	}
 	return &certificate{
 		tls: pair, name: name, ca: b.CA, until: pair.Leaf.NotAfter, issued: b.Issued, notes: b.Notes,
@@ -52,6 +52,11 @@ func covers(leaf *x509.Certificate, name string) bool {
 		})
 	}
 	return slices.Contains(leaf.DNSNames, name) || name[0] != '*' && leaf.VerifyHostname(name) == nil
+}
+
+// loyalUntil is when so little of its life is left that its renewal may go to another CA than usual.
+func (c *certificate) loyalUntil() time.Time {
+	return c.tls.Leaf.NotAfter.Add(-scale(c.tls.Leaf.NotAfter.Sub(c.tls.Leaf.NotBefore), lifeForFailover))
 }
 
 // serves reports whether it may still be shown to clients. One before its time is shown: our clock or the CA's is wrong, and the client decides.

@@ -28,9 +28,8 @@ func checkIssued(chain [][]byte, key crypto.PublicKey, names []string, now time.
 		certs[i] = c
 	}
 	leaf := certs[0]
-	public, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	switch {
-	case !ok || !public.Equal(key):
+	case !sameKey(leaf.PublicKey, key):
 		return nil, errors.New("the certificate is for another key")
 	case !slices.Equal(namesOf(leaf), sorted(names)):
 		return nil, fmt.Errorf("the certificate is for %v, asked for were %v", namesOf(leaf), names)

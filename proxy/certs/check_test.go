@@ -32,7 +32,7 @@ func TestCheckIssued_RefusesWhatWasNotAskedFor(t *testing.T) {
 		t.Run(c.why, func(t *testing.T) {
 			ca := newFakeCA(t, "ca")
 			ca.change = c.change
-			key, err := newPendingKey([]string{"a.example.com"}, time.Now())
+			key, err := newPendingKey([]string{"a.example.com"}, ecdsaP256, time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -30,6 +30,11 @@ type circuit struct {
 
 	opener *order // whose failure opened it
 	tried  *order // the last trial
+
+	fails   int       // failures in a row that are the CA's own
+	away    bool      // given up for now: orders go to the next CA, see routeLocked
+	limited bool      // away because of a limit of ours there only
+	healthy time.Time // closed since then, but still away
 }
 
 // admits reports whether an order may go to the CA now.
@@ -54,26 +59,44 @@ func (c *circuit) hurry() {
 }
 
 // fail opens the circuit, or keeps it open. It reports whether it was closed before.
-func (c *circuit) fail(o *order, err error, retryAt, now time.Time) bool {
+func (c *circuit) fail(o *order, err error, over Failover, now time.Time) bool {
 	opens := !c.open
+	if scopeOf(err) == ScopeCA {
+		if c.fails++; c.fails >= max(over.After, 1) {
+			c.away, c.limited = true, false
+		}
+	} else if !c.away {
+		c.away, c.limited = true, true
+	}
 	if opens {
 		c.open, c.since, c.last, c.pause, c.next, c.opener = true, now, now, trialEvery, now.Add(trialEvery), o
 	}
 	c.err, c.failed = err, now
-	c.until = latest(c.until, capped(now, retryAt))
+	c.until = latest(c.until, capped(now, retryOf(err)))
 	c.next = latest(c.next, c.until)
 	return opens
 }
 
-// work closes the circuit: the CA did what it is for, be it to refuse a name. It reports whether it was open.
-func (c *circuit) work(o *order) bool {
-	wasOpen := c.open
-	if wasOpen && c.opener != o && c.opener != nil {
+// work closes the circuit: the CA did what it is for, be it to refuse a name. One that was given up stays away until it has been healthy for a while.
+func (c *circuit) work(o *order, over Failover, now time.Time) {
+	if c.opener != o && c.opener != nil {
 		c.opener.blame++ // the CA works, for others
 	}
-	*c = circuit{}
-	return wasOpen
+	back := circuit{}
+	if c.away && !c.limited && over.BackAfter > 0 {
+		back = circuit{away: true, healthy: now, next: now.Add(over.probeEvery())}
+	}
+	*c = back
 }
+
+// awayNow reports whether a closed circuit's CA is still passed over, and ends that when the time has come.
+func (c *circuit) awayNow(over Failover, now time.Time) bool {
+	c.away = c.away && now.Sub(c.healthy) < over.BackAfter
+	return c.away
+}
+
+// probeDue reports whether an order should see if a CA that recovers is still healthy.
+func (c *circuit) probeDue(now time.Time) bool { return !c.open && c.away && !now.Before(c.next) }
 
 // UnavailableError says that no CA for a name answers as it should. The name stays in the queue and is tried again by itself.
 type UnavailableError struct {

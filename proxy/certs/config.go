@@ -55,9 +55,17 @@ type Settings struct {
 	// (the steps Let's Encrypt asks of large integrators). Up to 10 % is added.
 	Backoff []time.Duration
 
+	// Failover is for names that several CAs may serve.
+	Failover Failover
+
 	// RenewAt is the part of a certificate's lifetime after which it is renewed when the CA does not say. Zero means 2/3. Lifetimes below 10 days
 	// are renewed at 1/2 if that is earlier.
 	RenewAt float64
+
+	// Keys are the kinds of keys for new certificates: "ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072" or "rsa-4096". Empty means ecdsa-p256. A second one,
+	// of the other algorithm, is for a second certificate of the same host, which clients get that cannot use the first: with the first for listed names,
+	// when such a client comes for the others. A certificate in use is not replaced because this changes; its successor has the new kind.
+	Keys []string
 
 	// InFlight bounds the issuances at one time. Zero means 32.
 	InFlight int
@@ -75,6 +83,17 @@ type Settings struct {
 
 	// Negative is how long an absence is remembered: a name without a stored certificate costs one read of the Store in this time. Zero means 1 m.
 	Negative time.Duration
+}
+
+// Failover says when the next CA in order takes over from one that fails (ScopeCA: network, 5xx, hang), for names without a certificate and for renewals with
+// less than 1/6 of the certificate's life left. A CA that limits our account or address is passed over at once, for as long as it says.
+type Failover struct {
+	// After is how many failures in a row the first CA has. Zero means 1.
+	After int
+
+	// BackAfter is how long it must then have been healthy to be used again as before; meanwhile one order an hour sees whether it is. It is used at once if
+	// the CA that stands in fails. Zero means that it is used again with its first success.
+	BackAfter time.Duration
 }
 
 // Policy is what a site says about the certificates of its names.

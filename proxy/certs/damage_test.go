@@ -408,7 +408,7 @@ func FuzzIndexShard(f *testing.F) {
 }
 
 func FuzzPendingKey(f *testing.F) {
-	p, err := newPendingKey([]string{"a.example.com"}, time.Now())
+	p, err := newPendingKey([]string{"a.example.com"}, ecdsaP256, time.Now())
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -19,7 +19,9 @@ type failureRecord struct {
 	Scope   string    `json:"scope"`
 	Reason  string    `json:"reason"` // our own words
 	Problem Problem   `json:"problem"`
-	Count   int       `json:"count"` // failures since the last success
+	Count   int       `json:"count"`           // failures since the last success
+	There   int       `json:"there,omitempty"` // of them in a row at this CA
+	Moved   time.Time `json:"moved,omitzero"`  // when another CA was asked than before; zero: never
 	First   time.Time `json:"first"`
 	Last    time.Time `json:"last"`
 	Next    time.Time `json:"next"` // not before then

@@ -47,6 +47,7 @@ type call struct {
 	at   time.Time
 	err  error
 	pred bool // with a predecessor
+	key  keyType
 }
 
 func newFakeCA(t testing.TB, name string) *fakeCA {
@@ -77,7 +78,7 @@ func (c *fakeCA) Issue(ctx context.Context, r *Request) (*Issued, error) {
 	fault, change, window := c.fault, c.change, c.window
 	c.orders[string(r.CSR)] = true
 	n := len(c.calls)
-	c.calls = append(c.calls, call{name: r.Names[0], at: time.Now(), pred: r.Predecessor != nil})
+	c.calls = append(c.calls, call{name: r.Names[0], at: time.Now(), pred: r.Predecessor != nil, key: keyOfRequest(r)})
 	c.mu.Unlock()
 	if fault != nil {
 		if err := fault(ctx, r); err != nil {
@@ -107,6 +108,14 @@ func (c *fakeCA) Issue(ctx context.Context, r *Request) (*Issued, error) {
 		return nil, err
 	}
 	return &Issued{Chain: [][]byte{der, c.cert.Raw}, Renewal: window, Notes: map[string]string{"order": "1"}}, nil
+}
+
+func keyOfRequest(r *Request) keyType {
+	csr, err := x509.ParseCertificateRequest(r.CSR)
+	if err != nil {
+		return ""
+	}
+	return keyTypeOf(csr.PublicKey)
 }
 
 // failWith lets every attempt from now on fail like that; nil ends it.
@@ -233,7 +242,7 @@ func (h *house) hello(name string) (*x509.Certificate, error) {
 	return hello(h.m, name, h.ca.pool())
 }
 
-func hello(m *Manager, name string, roots *x509.CertPool) (*x509.Certificate, error) {
+func hello(m *Manager, name string, roots *x509.CertPool, client ...func(*tls.Config)) (*x509.Certificate, error) {
 	near, far := net.Pipe()
 	defer near.Close()
 	defer far.Close()
@@ -253,8 +262,12 @@ func hello(m *Manager, name string, roots *x509.CertPool) (*x509.Certificate, er
 		}
 		done <- err
 	}()
-	client := tls.Client(near, &tls.Config{ServerName: name, RootCAs: roots})
-	err := client.Handshake()
+	cfg := &tls.Config{ServerName: name, RootCAs: roots}
+	for _, f := range client {
+		f(cfg)
+	}
+	visitor := tls.Client(near, cfg)
+	err := visitor.Handshake()
 	if err != nil {
 		near.Close()
 		<-done
@@ -263,7 +276,7 @@ func hello(m *Manager, name string, roots *x509.CertPool) (*x509.Certificate, er
 	if err := <-done; err != nil {
 		return nil, err
 	}
-	return client.ConnectionState().PeerCertificates[0], nil
+	return visitor.ConnectionState().PeerCertificates[0], nil
 }
 
 // errNoCertificate stands for GetCertificate's nil without an error.

@@ -33,7 +33,7 @@ func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 		m.metrics.Handshake("unknown")
 		return nil, nil
 	}
-	if cert := m.cache.serve(host, r, time.Now()); cert != nil {
+	if cert := m.cache.serve(hello, host, r, time.Now()); cert != nil {
 		m.metrics.Handshake("warm")
 		return cert, nil
 	}
@@ -82,6 +82,9 @@ func (m *Manager) coldHandshake(hello *tls.ClientHelloInfo, r *rules, host strin
 		m.cache.claim(host, t, r)
 		return cert, "warm", nil
 	}
+	if s, ok := r.secondOf(t); ok && r.wantsSecond(hello) {
+		t, host = s, host+r.suffix
+	}
 	old := m.cache.cert(t.name)
 	if old.serves(time.Now()) { // under other rules, or another host below the wildcard
 		m.cache.claim(host, t, r)
@@ -102,6 +105,9 @@ func (m *Manager) coldHandshake(hello *tls.ClientHelloInfo, r *rules, host strin
 	cert, result, err := m.seek(ctx, r, t, clientAddr(hello))
 	if err != nil && old != nil && time.Now().Before(old.tls.Leaf.NotAfter) {
 		return old.tls, "warm", nil // a brief one that is only due to be made anew
+	}
+	if other := m.sibling(hello, r, t); other != nil && cert == nil {
+		return other.tls, "warm", nil
 	}
 	if cert == nil {
 		return nil, result, err

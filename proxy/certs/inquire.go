@@ -122,14 +122,14 @@ func (m *Manager) inquire(ctx context.Context, r *rules, t target, client netip.
 func (m *Manager) act(t target, v verdict, cert *certificate, err error) (finding, error) {
 	f := finding{verdict: v, cert: cert}
 	if err == nil && v == wanted {
-		f.round, err = m.queue.want(t.name, kindNew, true)
+		f.round, err = m.queue.want(wish{name: t.name, kind: kindNew, visitor: true})
 	}
 	return f, err
 }
 
 // recall decides what memory alone can decide, so that a flood of handshakes for a name that is denied or held back costs nothing else.
 func (m *Manager) recall(r *rules, t target) (verdict, error) {
-	if t.gated && !m.planner.knows(t.name) && !sane(t.name, r.private(t)) {
+	if t.gated && !m.planner.knows(t.name) && !sane(subject(t.name), r.private(t)) {
 		return denied, nil
 	}
 	if _, ok := m.absent.get(t.name); !ok && !t.brief {
@@ -142,7 +142,7 @@ func (m *Manager) recall(r *rules, t target) (verdict, error) {
 		return wanted, nil
 	}
 	if known, ok := r.Permission.(KnownPermission); ok && t.gated {
-		if allowed, ok := known.Known(t.name); ok && allowed {
+		if allowed, ok := known.Known(subject(t.name)); ok && allowed {
 			return wanted, nil
 		} else if ok {
 			return denied, nil
@@ -153,14 +153,14 @@ func (m *Manager) recall(r *rules, t target) (verdict, error) {
 
 // knownName reports whether the name is one that does not count against its client: listed, planned, or known to be allowed.
 func (m *Manager) knownName(r *rules, t target) bool {
-	if t.listed || m.planner.knows(t.name) {
+	if t.listed || m.planner.knows(t.name) || m.planner.knows(subject(t.name)) {
 		return true
 	}
 	permission, ok := r.Permission.(KnownPermission)
 	if !ok || !t.gated {
 		return false
 	}
-	allowed, known := permission.Known(t.name)
+	allowed, known := permission.Known(subject(t.name))
 	return known && allowed
 }
 
@@ -198,14 +198,15 @@ func (m *Manager) lookAt(ctx context.Context, r *rules, t target, client netip.A
 	if !t.gated {
 		return wanted, nil, nil
 	}
-	if !sane(t.name, r.private(t)) || r.Permission == nil {
+	host := subject(t.name)
+	if !sane(host, r.private(t)) || r.Permission == nil {
 		return denied, nil, nil
 	}
-	switch err := r.Permission.Allow(ctx, t.name, client); {
+	switch err := r.Permission.Allow(ctx, host, client); {
 	case errors.Is(err, ErrDenied):
 		return denied, nil, nil
 	case err != nil:
-		return undecided, nil, fmt.Errorf("ask whether %s may have a certificate: %w", t.name, err)
+		return undecided, nil, fmt.Errorf("ask whether %s may have a certificate: %w", host, err)
 	}
 	return wanted, nil, nil
 }
@@ -249,5 +250,5 @@ func (m *Manager) fetch(ctx context.Context, name string) (*certificate, storage
 // take names that no public CA takes.
 func (r *rules) private(t target) bool {
 	cas := r.cas(t)
-	return len(cas) > 0 && (cas[0].Internal || cas[0].matches(t.name))
+	return len(cas) > 0 && (cas[0].Internal || cas[0].matches(subject(t.name)))
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,25 +23,64 @@ func (a *attempt) issue(ctx context.Context, key *pendingKey) (*storage.Bundle, 
 	if len(cas) == 0 {
 		return nil, fmt.Errorf("no CA is configured for %s: add a [[ca]] that may issue for it, or take it off the site", a.o.name)
 	}
-	for _, ca := range cas {
-		if !a.queue.admitted(a.o, ca.Issuer.Name()) {
-			continue
+	prefer := a.preference(cas)
+	var asked []string
+	for ca := a.queue.choose(a.o, prefer, nil); ca != ""; ca = a.queue.choose(a.o, prefer, asked) {
+		i := slices.IndexFunc(cas, func(c CA) bool { return c.Issuer.Name() == ca })
+		if i < 0 {
+			return nil, &storageError{fmt.Errorf("CA %s is configured no more", ca)} // a reload in this moment: try again
 		}
-		b, err := a.ask(ctx, ca, key)
+		if err := a.tooSoon(ctx, ca); err != nil {
+			return nil, err
+		}
+		asked = append(asked, ca)
+		b, err := a.ask(ctx, cas[i], key)
 		switch {
 		case err == nil:
-			a.queue.worked(a.o, ca.Issuer.Name())
+			a.queue.worked(a.o, ca)
 			return b, nil
 		case ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded): // we are closing, or lost the lease: nobody's fault
 			return nil, &storageError{fmt.Errorf("order for %s interrupted: %w", a.o.name, context.Cause(ctx))}
 		case concernsName(err):
-			a.queue.worked(a.o, ca.Issuer.Name())
-			return nil, a.fail(ctx, ca.Issuer.Name(), err)
-		case a.queue.failed(a.o, ca.Issuer.Name(), err):
-			return nil, a.fail(ctx, ca.Issuer.Name(), err)
+			a.queue.worked(a.o, ca)
+			return nil, a.fail(ctx, ca, err)
+		case a.queue.failed(a.o, ca, err):
+			return nil, a.fail(ctx, ca, err)
 		}
 	}
 	return nil, errParked
+}
+
+// preference is the CA to begin with: the one that refused the name last, until it has done so twice, which is two ways of validation; then the one after it.
+func (a *attempt) preference(cas []CA) string {
+	if a.prior == nil {
+		return ""
+	}
+	i := slices.IndexFunc(cas, func(c CA) bool { return c.Issuer.Name() == a.prior.CA })
+	if i >= 0 && a.prior.There >= failuresThere && time.Since(a.prior.Moved) >= moveEvery {
+		i = (i + 1) % len(cas)
+	}
+	if i < 0 {
+		return ""
+	}
+	return cas[i].Issuer.Name()
+}
+
+// Bounds on taking a name that one CA refuses to another: each of them counts the failures, and a name that is not ours should not be seen failing everywhere.
+const (
+	failuresThere = 2
+	moveEvery     = time.Hour
+)
+
+// tooSoon holds the name back if the CA would be the second one more within the hour to refuse it.
+func (a *attempt) tooSoon(ctx context.Context, ca string) error {
+	if a.prior == nil || a.prior.CA == ca || time.Since(a.prior.Moved) >= moveEvery {
+		return nil
+	}
+	rec := *a.prior
+	rec.Next = latest(rec.Next, rec.Moved.Add(moveEvery))
+	a.failures.write(ctx, a.o.name, &rec)
+	return rec.asError(a.o.name)
 }
 
 // concernsName reports whether the failure is held against the name.
@@ -88,9 +128,12 @@ func (a *attempt) checked(ctx context.Context, ca CA, key *pendingKey) (*Issued,
 // fail records a failure of the name and says when it is tried again.
 func (a *attempt) fail(ctx context.Context, ca string, cause error) error {
 	now := time.Now()
-	rec := &failureRecord{CA: ca, Scope: scopeOf(cause), Reason: cause.Error(), Problem: problemOf(cause), Count: 1, First: now, Last: now}
+	rec := &failureRecord{CA: ca, Scope: scopeOf(cause), Reason: cause.Error(), Problem: problemOf(cause), Count: 1, There: 1, First: now, Last: now}
 	if a.prior != nil {
-		rec.Count, rec.First = a.prior.Count+1, a.prior.First
+		rec.Count, rec.First, rec.There, rec.Moved = a.prior.Count+1, a.prior.First, 1, now
+		if a.prior.CA == ca {
+			rec.There, rec.Moved = a.prior.There+1, a.prior.Moved
+		}
 	}
 	spread := fraction(a.o.name, now.String())
 	if a.stored != nil {
@@ -101,7 +144,7 @@ func (a *attempt) fail(ctx context.Context, ca string, cause error) error {
 	a.failures.write(ctx, a.o.name, rec)
 	if rec.Scope == ScopeDomain && retryOf(cause).After(now) {
 		until := capped(now, retryOf(cause))
-		a.domains.put(registeredDomain(a.o.name), until, until)
+		a.domains.put(registeredDomain(subject(a.o.name)), until, until)
 	}
 	a.log.Warn("certificate not issued", zap.String("site", a.t.policy.Site), zap.String("ca", ca), zap.String("kind", a.o.kind),
 		zap.String("scope", rec.Scope), zap.Int("attempt", rec.Count), zap.Time("next_attempt", rec.Next), zap.String("advice", rec.Problem.Advice), zap.Error(cause))
@@ -126,23 +169,27 @@ func (a *attempt) issueBrief(ctx context.Context) (*certificate, error) {
 	if err := a.heldBack(a.o.name); err != nil {
 		return nil, err
 	}
-	key, err := newPendingKey([]string{a.o.name}, time.Now())
+	key, err := newPendingKey([]string{a.o.name}, a.r.main, time.Now())
 	if err != nil {
 		return nil, err
 	}
-	for _, ca := range a.r.cas(a.t) {
-		if !a.queue.admitted(a.o, ca.Issuer.Name()) {
-			continue
+	cas := a.r.cas(a.t)
+	var asked []string
+	for name := a.queue.choose(a.o, "", nil); name != ""; name = a.queue.choose(a.o, "", asked) {
+		asked = append(asked, name)
+		i := slices.IndexFunc(cas, func(c CA) bool { return c.Issuer.Name() == name })
+		if i < 0 {
+			break // a reload in this moment
 		}
-		b, err := a.ask(ctx, ca, key)
+		b, err := a.ask(ctx, cas[i], key)
 		switch {
 		case err != nil && (ctx.Err() != nil || concernsName(err)):
 			return nil, err
 		case err != nil:
-			a.queue.failed(a.o, ca.Issuer.Name(), err)
+			a.queue.failed(a.o, name, err)
 			continue
 		}
-		a.queue.worked(a.o, ca.Issuer.Name())
+		a.queue.worked(a.o, name)
 		cert, err := newCertificate(a.o.name, b, a.r.RenewAt)
 		if err != nil {
 			return nil, err

@@ -112,8 +112,8 @@ func (m *Manager) Apply(s Settings) error {
 	}
 	m.rules.Store(r)
 	m.cache.budget.Store(r.CacheBytes)
-	m.planner.reload(r.listed)
-	m.queue.apply(r.InFlight)
+	m.planner.reload(r.wanted())
+	m.queue.apply(r.InFlight, r.Failover)
 	return nil
 }
 

@@ -79,7 +79,7 @@ func (a *attempt) underLease(ctx context.Context) (*certificate, error) {
 	if cert, err := a.lookAgain(ctx); cert != nil || err != nil {
 		return cert, err
 	}
-	key, err := pendingFor(ctx, a.store, a.o.name, a.stored)
+	key, err := pendingFor(ctx, a.store, a.o.name, a.r.keyFor(a.o.name), a.stored)
 	if err != nil {
 		return nil, &storageError{err}
 	}
@@ -139,7 +139,7 @@ func (m *Manager) heldBack(name string) error {
 	if rec := m.failures.remembered(name); rec.backingOff(now) {
 		return rec.asError(name)
 	}
-	if until, ok := m.domains.get(registeredDomain(name)); ok {
+	if until, ok := m.domains.get(registeredDomain(subject(name))); ok {
 		return &BackoffError{Name: name, Next: until, Reason: "the CA pauses its registered domain"}
 	}
 	return nil

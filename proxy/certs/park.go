@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -47,54 +48,23 @@ func (q *queue) parkLocked(o *order) {
 	}
 }
 
-// admitLocked reports whether some CA for the order may be asked now, and takes the turn if that is a trial.
-func (q *queue) admitLocked(o *order, now time.Time) bool {
-	for _, ca := range o.cas {
-		c := q.circuits[ca]
-		if c == nil || !c.open {
-			return true
-		}
-		if c.admits(now) {
-			c.try(o, now)
-			o.trial, o.round.trial = ca, true
-			return true
-		}
-	}
-	return len(o.cas) == 0 // the order's run says so
-}
-
-// reachableLocked is admitLocked without taking a turn.
-func (q *queue) reachableLocked(o *order, now time.Time) bool {
-	return len(o.cas) == 0 || slices.ContainsFunc(o.cas, func(ca string) bool {
-		c := q.circuits[ca]
-		return c == nil || c.admits(now)
-	})
-}
-
-// admitted reports whether a running order may go to the CA.
-func (q *queue) admitted(o *order, ca string) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	c := q.circuits[ca]
-	return c == nil || !c.open || o.trial == ca
-}
-
 // failed notes a failure that concerns the CA. It reports whether the name itself is to blame: it has done this again and again, while the CA
-// worked for others.
+// worked for others; or it is that of a second certificate, which opens no circuit: perhaps the CA does not like its key, and if it fails altogether, others tell.
 func (q *queue) failed(o *order, ca string, err error) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if o.blame >= blameForName {
+	c := q.circuits[ca]
+	if o.blame >= blameForName || isSecond(o.name) && scopeOf(err) == ScopeCA && (c == nil || !c.open) {
 		return true
 	}
-	c := q.circuits[ca]
 	if c == nil {
 		c = &circuit{}
 		q.circuits[ca] = c
 	}
 	now := time.Now()
 	o.after = now.Add(trialEvery)
-	if c.fail(o, err, retryOf(err), now) {
+	q.returnLocked(o, ca)
+	if c.fail(o, err, q.failover, now) {
 		q.log.Warn("CA fails, new certificates wait", zap.String("ca", ca), zap.String("name", o.name), zap.Time("next_attempt", c.next), zap.Error(err))
 	}
 	return false
@@ -109,14 +79,14 @@ func (q *queue) worked(o *order, ca string) {
 		return
 	}
 	since := c.since
-	c.work(o)
-	q.log.Info("CA works again", zap.String("ca", ca), zap.Duration("failed_for", time.Since(since)))
+	c.work(o, q.failover, time.Now())
+	q.log.Info("CA works again", zap.String("ca", ca), zap.Duration("failed_for", time.Since(since)), zap.Bool("standing_back", c.away))
 	q.resumeLocked()
 }
 
 // resumeLocked puts the parked orders that may go on back into the queue, the most recently wanted first. Where a CA is
-// due for a trial, that is one. The name of the last trial goes last, so that one bad name cannot spoil every trial; and one that failed
-// itself a moment ago lets others try first.
+// due for a trial, that is one. The name of the last trial goes last, so that one bad name cannot spoil every trial, and second certificates go after
+// main ones; an order that failed itself a moment ago lets others try first.
 func (q *queue) resumeLocked() {
 	now := time.Now()
 	var ready []*order
@@ -126,13 +96,7 @@ func (q *queue) resumeLocked() {
 		}
 	}
 	slices.SortFunc(ready, func(a, b *order) int {
-		if ta, tb := q.triedLastLocked(a), q.triedLastLocked(b); ta != tb {
-			if ta {
-				return 1
-			}
-			return -1
-		}
-		return b.wanted.Compare(a.wanted)
+		return cmp.Or(compareBool(q.triedLastLocked(a), q.triedLastLocked(b)), compareBool(isSecond(a.name), isSecond(b.name)), b.wanted.Compare(a.wanted))
 	})
 	for _, o := range ready {
 		if q.admitLocked(o, now) {
@@ -142,6 +106,17 @@ func (q *queue) resumeLocked() {
 	if len(ready) > 0 {
 		q.dispatchLocked()
 	}
+}
+
+// compareBool puts false before true.
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
 }
 
 func (q *queue) triedLastLocked(o *order) bool {

@@ -2,8 +2,7 @@ package certs
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
+	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
@@ -27,15 +26,15 @@ type pendingKey struct {
 	CSR     []byte    `json:"csr"` // DER
 	Created time.Time `json:"created"`
 
-	private *ecdsa.PrivateKey
+	private crypto.Signer
 }
 
 // String keeps the key out of logs.
 func (p *pendingKey) String() string { return fmt.Sprintf("pending key for %v", p.Names) }
 
-// newPendingKey makes a P-256 key and a request for the names.
-func newPendingKey(names []string, now time.Time) (*pendingKey, error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// newPendingKey makes a key and a request for the names.
+func newPendingKey(names []string, kind keyType, now time.Time) (*pendingKey, error) {
+	private, err := kind.generate()
 	if err != nil {
 		return nil, fmt.Errorf("make a key: %w", err)
 	}
@@ -58,9 +57,9 @@ func newPendingKey(names []string, now time.Time) (*pendingKey, error) {
 	return &pendingKey{Names: names, Key: key, CSR: csr, Created: now, private: private}, nil
 }
 
-// pendingFor returns the stored key for the name, or stores a new one. The key of the certificate in use (may be nil) is not used again: then the
-// object is a left-over of the order that made it. It is called under the name's lease.
-func pendingFor(ctx context.Context, store storage.Store, name string, inUse *certificate) (*pendingKey, error) {
+// pendingFor returns the stored key for the name if it is of the wanted kind, or stores a new one. The key of the certificate in use (may be nil) is not used
+// again: then the object is a left-over of the order that made it. It is called under the name's lease.
+func pendingFor(ctx context.Context, store storage.Store, name string, kind keyType, inUse *certificate) (*pendingKey, error) {
 	object := pendingObject(name)
 	data, version, err := store.Get(ctx, object)
 	if _, damaged := errors.AsType[*storage.CorruptError](err); err != nil && !damaged && !errors.Is(err, storage.ErrNotExist) {
@@ -72,10 +71,10 @@ func pendingFor(ctx context.Context, store storage.Store, name string, inUse *ce
 		}
 	}
 	now := time.Now()
-	if p := decodePending(data); err == nil && p.usable(name, inUse, now) {
+	if p := decodePending(data); err == nil && p.usable(name, kind, inUse, now) {
 		return p, nil
 	}
-	p, err := newPendingKey([]string{name}, now)
+	p, err := newPendingKey([]string{subject(name)}, kind, now)
 	if err != nil {
 		return nil, err
 	}
@@ -102,17 +101,22 @@ func decodePending(data []byte) *pendingKey {
 	if err != nil {
 		return nil
 	}
-	private, ok := key.(*ecdsa.PrivateKey)
-	if !ok || !private.PublicKey.Equal(csr.PublicKey) {
+	private, ok := key.(crypto.Signer)
+	if !ok || !sameKey(private.Public(), csr.PublicKey) {
 		return nil
 	}
 	p.private = private
 	return p
 }
 
-func (p *pendingKey) usable(name string, inUse *certificate, now time.Time) bool {
-	if p == nil || !slices.Equal(p.Names, []string{name}) || now.Sub(p.Created) > pendingLife {
+func (p *pendingKey) usable(name string, kind keyType, inUse *certificate, now time.Time) bool {
+	if p == nil || !slices.Equal(p.Names, []string{subject(name)}) || now.Sub(p.Created) > pendingLife || keyTypeOf(p.private.Public()) != kind {
 		return false
 	}
-	return inUse == nil || !p.private.PublicKey.Equal(inUse.tls.Leaf.PublicKey)
+	return inUse == nil || !sameKey(p.private.Public(), inUse.tls.Leaf.PublicKey)
+}
+
+func sameKey(a, b crypto.PublicKey) bool {
+	public, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(b)
 }

@@ -63,8 +63,8 @@ func (p *planner) rest(name string) {
 	p.planLocked(it, time.Now().Add(restEvery))
 }
 
-// reload looks at the listed names that are new, and at those that rest: a site may claim them now.
-func (p *planner) reload(listed map[string]bool) {
+// reload looks at the wanted names that are new, and at those that rest: a site may claim them now.
+func (p *planner) reload(wanted []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -74,7 +74,7 @@ func (p *planner) reload(listed map[string]bool) {
 			p.planLocked(it, now)
 		}
 	}
-	for name := range listed {
+	for _, name := range wanted {
 		if p.items[name] == nil {
 			p.planLocked(p.itemLocked(name), now)
 		}
@@ -249,12 +249,12 @@ func (m *Manager) look(ctx context.Context, name string) {
 
 // order asks for a certificate in the background.
 func (m *Manager) order(name string, cert *certificate, now time.Time) {
-	kind := kindNew
+	w := wish{name: name, kind: kindNew}
 	if cert.serves(now) {
-		kind = kindRenew
+		w.kind, w.issuer, w.loyal = kindRenew, cert.ca, cert.loyalUntil()
 		m.cache.put(cert)
 	}
-	_, err := m.queue.want(name, kind, false)
+	_, err := m.queue.want(w)
 	if _, parked := errors.AsType[*UnavailableError](err); err != nil && !parked {
 		m.planner.retry(name, true) // no room; otherwise the end of the order plans the next look
 	}

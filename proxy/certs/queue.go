@@ -57,6 +57,9 @@ type order struct {
 
 	state  orderState
 	cas    []string  // the CAs that may serve it, in order, as of when it was queued
+	issuer string    // of the certificate that is to be renewed
+	loyal  time.Time // until then only the first CA and the issuer are asked: see routeLocked
+	prefer string    // the CA to ask first in this run, if it works; see attempt.preference
 	wanted time.Time // when a visitor asked last: the most recent one is tried first when a CA may be back
 	after  time.Time // a parked order that failed itself stays parked until then
 	trial  string    // the failing CA for which this order is the trial
@@ -91,6 +94,7 @@ type queue struct {
 	fresh    []*order // queued
 	running  int
 	limit    int // see Settings.InFlight
+	failover Failover
 	circuits map[string]*circuit
 }
 
@@ -101,29 +105,40 @@ func newQueue(log *zap.Logger) *queue {
 	return &queue{log: log, parked: make(chan struct{}, 1), orders: map[string]*order{}, circuits: map[string]*circuit{}}
 }
 
-// want asks for a certificate and returns the round to wait for, or the reason why there is nothing to wait for. A visitor's name goes before
-// those that nobody waits for when a failing CA is tried.
-func (q *queue) want(name, kind string, visitor bool) (*round, error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.wantLocked(name, kind, visitor)
+// wish is what an order begins with.
+type wish struct {
+	name, kind string
+
+	visitor bool      // somebody waits for it: it goes before others when a failing CA is tried
+	issuer  string    // see order
+	loyal   time.Time // see order
 }
 
-func (q *queue) wantLocked(name, kind string, visitor bool) (*round, error) {
+// want asks for a certificate and returns the round to wait for, or the reason why there is nothing to wait for.
+func (q *queue) want(w wish) (*round, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.wantLocked(w)
+}
+
+func (q *queue) wantLocked(w wish) (*round, error) {
 	if q.ctx == nil || q.ctx.Err() != nil {
 		return nil, errClosed
 	}
 	now := time.Now()
-	o := q.orders[name]
+	o := q.orders[w.name]
 	if o == nil {
 		if len(q.orders) >= maxOrders {
 			return nil, errBusy
 		}
-		o = &order{name: name, kind: kind}
-		q.orders[name] = o
+		o = &order{name: w.name, kind: w.kind, issuer: w.issuer, loyal: w.loyal}
+		q.orders[w.name] = o
 		q.enqueueLocked(o)
 	}
-	if visitor {
+	if w.loyal.Before(o.loyal) {
+		o.loyal = w.loyal // the certificate it had is gone
+	}
+	if w.visitor {
 		o.wanted = now
 		q.hurryLocked(o)
 	}
@@ -145,7 +160,7 @@ func (q *queue) join(name string) (*round, error) {
 	if o := q.orders[name]; o == nil || o.kind != kindNew {
 		return nil, nil
 	}
-	return q.wantLocked(name, kindNew, true)
+	return q.wantLocked(wish{name: name, kind: kindNew, visitor: true})
 }
 
 // wait waits for the round's result, for as long as ctx lives.
@@ -262,10 +277,10 @@ func (q *queue) start(ctx context.Context) {
 }
 
 // apply takes over new settings: another limit, and other CAs for those who wait.
-func (q *queue) apply(limit int) {
+func (q *queue) apply(limit int, failover Failover) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.limit = limit
+	q.limit, q.failover = limit, failover
 	if q.ctx == nil {
 		return
 	}

@@ -17,6 +17,10 @@ type rules struct {
 	listed map[string]bool
 	files  *fileSet // the sites' own certificates
 	log    *zap.Logger
+
+	main   keyType // of Settings.Keys
+	second keyType // empty: hosts have one certificate
+	suffix string  // of the names of second certificates
 }
 
 // newRules checks the settings and reads the files they name. Pairs that the rules before had are kept with what they last read.
@@ -34,6 +38,13 @@ func newRules(s Settings, before *rules, log *zap.Logger) (*rules, error) {
 		} else {
 			names[name] = true
 		}
+	}
+	var err error
+	if r.main, r.second, err = parseKeys(s.Keys); err != nil {
+		faults = append(faults, err)
+	}
+	if r.second != "" {
+		r.suffix = "+" + r.second.algorithm()
 	}
 	for _, name := range s.Listed {
 		if name != "*" {
@@ -71,7 +82,7 @@ func setDefault[T comparable](v *T, d T) {
 
 // target says which certificate a host is served with.
 type target struct {
-	name   string    // what the certificate is for: the host itself or the wildcard that a site lists
+	name   string    // of the certificate: the host itself or the wildcard that a site lists, see second.go
 	policy Policy    // of the site that claims the host
 	file   *filePair // the site's own certificate; then nothing else counts
 
@@ -115,14 +126,31 @@ func (r *rules) resolve(host string) (target, bool) {
 	return target{}, false
 }
 
-// managed finds the target of a certificate's own name, which may be a wildcard. It reports false if no site wants it from us (any more).
+// managed finds the target of a certificate's own name. It reports false if no site wants it from us (any more).
 func (r *rules) managed(name string) (target, bool) {
-	t, ok := r.resolve(probe(name))
+	t, ok := r.resolve(probe(subject(name)))
+	if ok && isSecond(name) {
+		t, ok = r.secondOf(t)
+	}
 	return t, ok && t.name == name && t.file == nil
 }
 
+// wanted are the names of the certificates that are obtained without a visitor.
+func (r *rules) wanted() []string {
+	var names []string
+	for name := range r.listed {
+		names = append(names, name)
+		if t, ok := r.managed(name); ok {
+			if t, ok = r.secondOf(t); ok {
+				names = append(names, t.name)
+			}
+		}
+	}
+	return names
+}
+
 // cas are the CAs that may issue for the target, in order.
-func (r *rules) cas(t target) []CA { return ChooseCAs(r.CAs, t.policy.CAs, t.name) }
+func (r *rules) cas(t target) []CA { return ChooseCAs(r.CAs, t.policy.CAs, subject(t.name)) }
 
 // probe is the host by which Lookup is asked for a wildcard: one that no site lists and no certificate authority accepts.
 func probe(name string) string {

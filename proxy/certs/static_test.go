@@ -16,7 +16,7 @@ import (
 // ownFiles writes a new pair for the name and returns the certificate.
 func ownFiles(t *testing.T, ca *fakeCA, dir, name string) *x509.Certificate {
 	t.Helper()
-	key, err := newPendingKey([]string{name}, time.Now())
+	key, err := newPendingKey([]string{name}, ecdsaP256, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

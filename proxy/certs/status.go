@@ -39,12 +39,16 @@ type Status struct {
 	Issued    time.Time `json:"issued,omitzero"`
 	Serial    string    `json:"serial,omitempty"` // hexadecimal
 	Issuer    string    `json:"issuer,omitempty"` // the common name of who signed it
+	Key       string    `json:"key,omitempty"`    // its kind, as in Settings.Keys
 
 	MayIssue    []string          `json:"may_issue,omitempty"` // the CAs that may issue for the name, in order
 	Attempts    int               `json:"attempts,omitempty"`  // failures since the last success
 	NextAttempt time.Time         `json:"next_attempt,omitzero"`
 	LastFailure *FailureStatus    `json:"last_failure,omitempty"`
 	Notes       map[string]string `json:"notes,omitempty"`
+
+	// Second is about the host's second certificate, for clients that cannot use the main one; nil if none is configured.
+	Second *Status `json:"second,omitempty"`
 }
 
 // FailureStatus is the last failure of a name, or of the CA that it waits for.
@@ -56,26 +60,45 @@ type FailureStatus struct {
 	Problem
 }
 
-// Names returns the names that have a certificate, should have one, or failed to get one, as far as this process has heard of them; sorted.
+// Names returns the hosts and wildcards that have a certificate, should have one, or failed to get one, as far as this process has heard of them; sorted.
 func (m *Manager) Names() []string {
 	all := map[string]bool{}
 	for _, it := range m.planner.all() {
-		all[it.name] = true
+		all[subject(it.name)] = true
 	}
-	m.cache.each(func(c *certificate) { all[c.name] = true })
-	m.failures.known.each(func(name string, _ *failureRecord) { all[name] = true })
+	m.cache.each(func(c *certificate) { all[subject(c.name)] = true })
+	m.failures.known.each(func(name string, _ *failureRecord) { all[subject(name)] = true })
 	for _, name := range m.queue.names() {
-		all[name] = true
+		all[subject(name)] = true
 	}
 	return slices.Sorted(maps.Keys(all))
 }
 
 // Status tells about the name, a host or a wildcard in canonical form. What is not in memory is read from storage; the error is that of reading.
 func (m *Manager) Status(ctx context.Context, name string) (Status, error) {
-	s, t := m.begin(name)
+	s, t := m.begin(subject(name))
 	if t.file != nil {
 		return s, nil
 	}
+	err := m.tell(ctx, &s, t)
+	if second, ok := m.second(s, t); ok {
+		err = errors.Join(err, m.tell(ctx, second, target{name: second.Name}))
+		s.Second = second
+	}
+	return s, err
+}
+
+// second begins the status of the host's second certificate.
+func (m *Manager) second(s Status, t target) (*Status, bool) {
+	t, ok := m.rules.Load().secondOf(t)
+	if !ok || s.Site == "" {
+		return nil, false
+	}
+	return &Status{Name: t.name, Site: s.Site, State: StateAbsent, MayIssue: s.MayIssue}, true
+}
+
+// tell completes the status of one certificate.
+func (m *Manager) tell(ctx context.Context, s *Status, t target) error {
 	cert, rec := m.cache.cert(t.name), m.failures.remembered(t.name)
 	var err, err2 error
 	if cert == nil && !t.brief {
@@ -84,8 +107,8 @@ func (m *Manager) Status(ctx context.Context, name string) (Status, error) {
 	if rec == nil && !t.brief {
 		rec, err2 = m.failures.read(ctx, t.name)
 	}
-	m.finish(&s, t, cert, rec)
-	return s, errors.Join(err, err2)
+	m.finish(s, t, cert, rec)
+	return errors.Join(err, err2)
 }
 
 // remembered is Status without storage. Of a certificate that is not in memory it knows who issued it and when it ends.
@@ -94,15 +117,24 @@ func (m *Manager) remembered(name string) Status {
 	if t.file != nil {
 		return s
 	}
+	m.recollect(&s, t)
+	if second, ok := m.second(s, t); ok {
+		m.recollect(second, target{name: second.Name})
+		s.Second = second
+	}
+	return s
+}
+
+// recollect is tell without storage.
+func (m *Manager) recollect(s *Status, t target) {
 	cert := m.cache.cert(t.name)
-	m.finish(&s, t, cert, m.failures.remembered(t.name))
+	m.finish(s, t, cert, m.failures.remembered(t.name))
 	if it, ok := m.planner.get(t.name); ok && cert == nil && !it.ends.IsZero() {
 		s.CA, s.NotAfter, s.RenewAt = it.ca, it.ends, it.due
 		if s.State == StateAbsent && time.Now().Before(it.ends) {
 			s.State = StateServing
 		}
 	}
-	return s
 }
 
 // begin says whose the name is, and all there is to say of a site's own file.
@@ -134,6 +166,7 @@ func (m *Manager) begin(name string) (Status, target) {
 
 func (s *Status) leaf(c *x509.Certificate) {
 	s.NotBefore, s.NotAfter, s.Serial, s.Issuer = c.NotBefore, c.NotAfter, c.SerialNumber.Text(16), c.Issuer.CommonName
+	s.Key = string(keyTypeOf(c.PublicKey))
 }
 
 func (m *Manager) finish(s *Status, t target, cert *certificate, rec *failureRecord) {
