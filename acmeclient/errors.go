@@ -154,8 +154,16 @@ func (p *Problem) judgeRequest(ex *exchange, now time.Time) {
 		p.scope, p.Advice = ScopeName, adviceCAA
 	case "connection", "dns", "tls", "incorrectResponse":
 		p.scope, p.Advice = ScopeName, validationAdvice(kind(p.Type), "", p.Identifier)
-	case "badCSR", "badPublicKey", "badRevocationReason", "alreadyReplaced", "alreadyRevoked", "orderNotReady":
-		p.scope, p.Advice = ScopeName, "the CA refuses this request; the next attempt makes a new one"
+	case "badCSR", "badPublicKey":
+		p.scope, p.Advice = ScopeName, "the CA refuses the certificate's key, or what is asked for it; the next attempt needs a new key"
+	case "alreadyReplaced":
+		p.scope, p.Advice = ScopeName, "the predecessor was replaced before; the certificate is ordered without naming it"
+	case "orderNotReady":
+		p.scope, p.Advice = ScopeName, "the CA has not finished its checks; the order is continued"
+	case "alreadyRevoked":
+		p.scope, p.Advice = ScopeName, "nothing is to be done: the certificate is revoked"
+	case "badRevocationReason":
+		p.scope, p.Advice = ScopeName, "give another reason: 0, 1, 4 or 5"
 	case "invalidProfile":
 		p.scope, p.Advice = ScopeCA, "the CA does not offer the configured profile; change it"
 	case "accountDoesNotExist":
@@ -169,10 +177,11 @@ func (p *Problem) judgeRequest(ex *exchange, now time.Time) {
 		p.scope, p.Advice, p.retryAt = ScopeCA, adviceBinding, now.Add(actionPause)
 	case "userActionRequired":
 		p.scope, p.Advice, p.retryAt = ScopeAccount, "the CA wants a person to act", now.Add(actionPause)
+		if p.Instance != "" {
+			p.Advice += ": see " + p.Instance
+		}
 		if terms := links(ex.header, "terms-of-service", ex.url); len(terms) > 0 {
-			p.Advice += "; its new terms of service are at " + terms[0]
-		} else if p.Instance != "" {
-			p.Advice += " at " + p.Instance
+			p.Advice += "; its terms of service now are " + clean(terms[0])
 		}
 	case "invalidContact", "unsupportedContact", "invalidEmail":
 		p.scope, p.Advice = ScopeAccount, "the CA refuses the contact addresses; correct them in the configuration"

@@ -57,14 +57,24 @@ func TestRequestProblem_JudgesAsTheTable(t *testing.T) {
 		{"malformed name by subproblem", answered("", 400, `{"type":"urn:ietf:params:acme:error:malformed","detail":"several","subproblems":[`+
 			`{"type":"urn:ietf:params:acme:error:malformed","detail":"bad","identifier":{"type":"dns","value":"x.test"}}]}`), ScopeName, "", 0, "another CA"},
 		{"malformed request", answered("", 400, acmeError("malformed", "JWS verification error")), ScopeCA, "", 0, "report"},
-		{"bad CSR", answered("", 400, acmeError("badCSR", "")), ScopeName, "", 0, "new one"},
-		{"bad public key", answered("", 400, acmeError("badPublicKey", "")), ScopeName, "", 0, "new one"},
-		{"already replaced", answered("", 409, acmeError("alreadyReplaced", "")), ScopeName, "", 0, ""},
+		{"bad CSR", answered("", 400, acmeError("badCSR", "")), ScopeName, "", 0, "new key"},
+		{"bad public key", answered("", 400, acmeError("badPublicKey", "")), ScopeName, "", 0, "new key"},
+		{"already replaced", answered("", 409, acmeError("alreadyReplaced", "")), ScopeName, "", 0, "without naming it"},
+		{"not ready", answered("", 403, acmeError("orderNotReady", "")), ScopeName, "", 0, "continued"},
+		{"revoked already", answered(endpointRevoke, 400, acmeError("alreadyRevoked", "")), ScopeName, "", 0, "nothing"},
+		{"reason", answered(endpointRevoke, 400, acmeError("badRevocationReason", "")), ScopeName, "", 0, "another reason"},
+		{"not ours to revoke", answered(endpointRevoke, 403, acmeError("unauthorized", "")), ScopeAccount, "", 0, "its own key"},
+		{"key type", answered("", 400, acmeError("badSignatureAlgorithm", "")), ScopeAccount, "", 0, "key type"},
+		{"contact scheme", answered("", 400, acmeError("unsupportedContact", "")), ScopeAccount, "", 0, "contact"},
+		{"several at once", answered("", 400, acmeError("compound", "several")), ScopeCA, "", 0, "report"},
+		{"validation in an order", answered("", 400, acmeError("dns", "NXDOMAIN")), ScopeName, "", 0, "address records"},
 		{"profile", answered("", 400, acmeError("invalidProfile", "")), ScopeCA, "", 0, "profile"},
 		{"lost account", answered("", 400, acmeError("accountDoesNotExist", "")), ScopeAccount, "", 0, "same key"},
 		{"deactivated account", answered("", 403, acmeError("unauthorized", "")), ScopeAccount, "", 0, "deactivated"},
 		{"binding", answered("", 400, acmeError("externalAccountRequired", "")), ScopeCA, "", actionPause, "binding"},
 		{"new terms", answered("", 403, acmeError("userActionRequired", ""), "Link", `</tos/2>;rel="terms-of-service"`), ScopeAccount, "", actionPause, "https://ca.test/tos/2"},
+		{"page to agree at", answered("", 403, `{"type":"urn:ietf:params:acme:error:userActionRequired","detail":"x","instance":"https://ca.test/agree"}`,
+			"Link", `</tos/2>;rel="terms-of-service"`), ScopeAccount, "", actionPause, "see https://ca.test/agree; its terms of service now are https://ca.test/tos/2"},
 		{"contact", answered("", 400, acmeError("invalidContact", "")), ScopeAccount, "", 0, "contact"},
 		{"v1's namespace", answered("", 400, `{"type":"urn:acme:error:rejectedIdentifier","detail":"no"}`), ScopeName, "", 0, "another CA"},
 
@@ -99,6 +109,31 @@ func TestRequestProblem_JudgesAsTheTable(t *testing.T) {
 				t.Errorf("advice is %q", p.Advice)
 			}
 		})
+	}
+}
+
+// TestRequestProblem_HasOneSentencePerClass: of each type of RFC 8555 §6.7 and its extensions, and no two classes share one.
+func TestRequestProblem_HasOneSentencePerClass(t *testing.T) {
+	classes := [][]string{
+		{"accountDoesNotExist"}, {"alreadyReplaced"}, {"alreadyRevoked"}, {"badCSR", "badPublicKey"}, {"badNonce"}, {"badRevocationReason"}, {"badSignatureAlgorithm"},
+		{"caa"}, {"connection"}, {"dns"}, {"externalAccountRequired"}, {"incorrectResponse"}, {"invalidContact", "unsupportedContact"}, {"invalidProfile"},
+		{"malformed", "compound"}, {"orderNotReady"}, {"rateLimited"}, {"rejectedIdentifier", "unsupportedIdentifier"}, {"serverInternal"}, {"tls"}, {"unauthorized"},
+		{"userActionRequired"},
+	}
+	seen := map[string]string{}
+	for _, class := range classes {
+		var advice string
+		for i, typ := range class {
+			p := requestProblem("ca", "op", answered("", 400, acmeError(typ, "x")), nil, time.Now())
+			if i > 0 && p.Advice != advice {
+				t.Errorf("%s and %s differ: %q, %q", class[0], typ, advice, p.Advice)
+			}
+			advice = p.Advice
+		}
+		if other := seen[advice]; advice == "" || other != "" || strings.ContainsAny(advice, ".\n") && !strings.Contains(advice, "://") {
+			t.Errorf("%v: %q, as %s", class, advice, other)
+		}
+		seen[advice] = class[0]
 	}
 }
 

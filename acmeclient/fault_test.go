@@ -759,3 +759,69 @@ func TestObtain_TriesOnceWithoutReplacesWhateverTheRefusal(t *testing.T) {
 		})
 	}
 }
+
+// refuseNonces refuses every nonce at the path, and gives none for the next try, as a CA does whose nodes do not know each other's nonces.
+func refuseNonces(path string) fault {
+	return problemReply(path, 400, "badNonce", "JWS has an invalid anti-replay nonce")
+}
+
+func TestObtain_OutlastsACAThatRefusesEachNonceForAWhile(t *testing.T) {
+	for _, path := range []string{pathAccount, pathOrder, pathAuthz, pathFinalize, pathCert} {
+		t.Run(strings.Trim(path, "/"), func(t *testing.T) {
+			t.Parallel()
+			c, p, _, _ := parallelSetup(t)
+			orders := p.orders()
+			p.fail(times(20, refuseNonces(path)))
+			obtain(t, c, newRequest(t, "www.example.test"))
+			if got := orders.get(); got != 1 {
+				t.Errorf("%d orders for one certificate", got)
+			}
+		})
+	}
+}
+
+func TestObtain_LeavesACAThatRefusesEachNonceForEver(t *testing.T) {
+	c, p, _, _ := setup(t, pebbleOptions{})
+	p.fail(refuseNonces(pathOrder))
+	_, err := c.Obtain(t.Context(), newRequest(t, "www.example.test"))
+	if problem := problemOf(t, err, ScopeCA); kind(problem.Type) != "badNonce" {
+		t.Errorf("problem is %v", problem)
+	}
+	if got := p.count("POST " + pathOrder); got > maxBadNonce+1 {
+		t.Errorf("%d requests", got)
+	}
+}
+
+// TestObtain_TakesAnOrderInWhateverStateTheCAGivesIt: CAs hand out orders again, and are slow or quick to know what they have.
+func TestObtain_TakesAnOrderInWhateverStateTheCAGivesIt(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		path   string // whose answer says another status, once
+		status string
+	}{
+		{"a new order that is being processed", pathOrder, "processing"},
+		{"a new order without a status", pathOrder, ""},
+		{"a finalized order that is still ready", pathFinalize, "ready"},
+		{"a finalized order that is pending again", pathFinalize, "pending"},
+		{"an order with a status of the CA's own", pathMyOrder, "approving"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, p, _, _ := setup(t, pebbleOptions{})
+			once := &counter{}
+			p.rewrite(func(r *http.Request, resp *httptest.ResponseRecorder) {
+				var o map[string]any
+				if !strings.HasPrefix(r.URL.Path, tt.path) || resp.Code >= 300 || once.get() > 0 || json.Unmarshal(resp.Body.Bytes(), &o) != nil {
+					return
+				}
+				once.add()
+				o["status"] = tt.status
+				body, _ := json.Marshal(o)
+				resp.Body = bytes.NewBuffer(body)
+			})
+			obtain(t, c, newRequest(t, "www.example.test"))
+			if got := p.count("POST " + pathOrder); got != 1 || once.get() != 1 {
+				t.Errorf("%d orders, %d answers changed", got, once.get())
+			}
+		})
+	}
+}
