@@ -53,6 +53,7 @@ func New(cfg Config) (*Client, error) {
 		pace:     defaultPace(),
 	}
 	c.negotiator = newNegotiator(&c.cfg, c.wire, log)
+	c.negotiator.forgive = c.limits.forgive
 	c.negotiator.join = func(ctx context.Context, dir *directory) error {
 		_, err := c.account(ctx, c.v2(dir))
 		return err

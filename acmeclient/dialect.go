@@ -50,6 +50,10 @@ type dialect interface {
 
 	// changeKey makes next the account's key.
 	changeKey(ctx context.Context, next crypto.Signer) error
+
+	// deactivateAccount and deactivateAuthorization end the account, or one authorization of it, for good.
+	deactivateAccount(ctx context.Context) error
+	deactivateAuthorization(ctx context.Context, url string) error
 }
 
 // registrar is the part of a dialect that needs no account yet.
@@ -157,7 +161,7 @@ func (c *Client) v2(dir *directory) *v2 {
 	return &v2{wire: c.wire, dir: dir, agreeTerms: c.cfg.AgreeTerms, eab: c.cfg.EAB}
 }
 func (c *Client) v1(dir *directory) *v1 {
-	return &v1{wire: c.wire, dir: dir, agreeTerms: c.cfg.AgreeTerms, log: c.log, moved: c.negotiator.hurry}
+	return &v1{wire: c.wire, dir: dir, agreeTerms: c.cfg.AgreeTerms, bound: c.cfg.EAB != (EAB{}), moved: c.negotiator.hurry}
 }
 
 // speakerOf returns the way to speak the protocol with the CA, which an order began in, though it speaks another by now; nil if there is none any more.

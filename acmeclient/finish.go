@@ -79,7 +79,7 @@ func (c *Client) download(ctx context.Context, d dialect, a *attempt, o *order) 
 	chain = c.preferredChain(ctx, d, a, o, chain)
 	c.rotation.succeeded(a.names)
 	return &Certificate{
-		Chain: chain, URL: o.certificateURL, Order: o.url, Account: a.account.at(d.protocol()), Protocol: d.protocol(),
+		Chain: chain, URL: o.certificateURL, Order: o.url, Authorizations: o.authorizations, Account: a.account.at(d.protocol()), Protocol: d.protocol(),
 		Profile: a.profile,
 	}, nil
 }

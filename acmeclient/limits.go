@@ -171,6 +171,13 @@ func (b *limitBook) save(ctx context.Context, l Limit, now time.Time) error {
 	return err
 }
 
+// forgive forgets this node's limits of the scope.
+func (b *limitBook) forgive(scope string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.limits = slices.DeleteFunc(b.limits, func(l Limit) bool { return l.Scope == scope })
+}
+
 // list returns the limits that hold now.
 func (b *limitBook) list(now time.Time) []Limit {
 	b.mu.Lock()

@@ -26,6 +26,9 @@ type negotiator struct {
 	// join makes the account known over v2, with the key that it has over v1.
 	join func(context.Context, *directory) error
 
+	// forgive forgets what the CA has refused in the scope.
+	forgive func(scope string)
+
 	hurried chan struct{} // holds one: somebody wants the background to look now
 	changed chan struct{} // holds one: the background is to reckon anew when to look
 

@@ -108,6 +108,23 @@ func TestProbe_RegistersTheSameKeyWhereV2DoesNotShareAccounts(t *testing.T) {
 	}
 }
 
+// TestProbe_LiftsWhatV1SaidOfTheCA: closed for v1 is not closed for v2.
+func TestProbe_LiftsWhatV1SaidOfTheCA(t *testing.T) {
+	c, o, _, _ := oldSetup(t, devca.Config{V1: devca.V1Switches{NoNewRegistrations: true}})
+	for range 2 {
+		_, err := c.Obtain(t.Context(), newRequest(t, "a.localhost"))
+		problemAt(t, err, "old", ScopeCA)
+	}
+	if n := o.count("POST"); n != 1 {
+		t.Errorf("%d registrations were tried", n)
+	}
+	o.Upgrade()
+	if s, err := c.Probe(t.Context()); err != nil || s.Negotiation.State != "v2" {
+		t.Fatalf("probe: %+v, %v", s, err)
+	}
+	obtain(t, c, newRequest(t, "a.localhost"))
+}
+
 // TestUpgrade_OrdersEndWhereTheyBegan: an order over v1 that is under way when the CA moves up, in this process and in its successor.
 func TestUpgrade_OrdersEndWhereTheyBegan(t *testing.T) {
 	for _, crash := range []bool{false, true} {

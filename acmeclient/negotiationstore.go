@@ -66,6 +66,9 @@ func (g *negotiator) keep(n negotiation) {
 	}
 	if g.known.State != n.State {
 		poke(g.changed)
+		if n.State == stateV2 {
+			g.forgive(ScopeCA) // what v1 said of the CA as a whole does not hold for v2
+		}
 	}
 	g.known, g.readAt = n, time.Now()
 }

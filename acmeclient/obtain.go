@@ -22,10 +22,14 @@ type Request struct {
 
 // Certificate is what the CA issued, checked against the request's key and names.
 type Certificate struct {
-	Chain    [][]byte // DER, leaf first
-	URL      string   // where the CA keeps it
-	Order    string   // order URL; empty over v1
-	Account  string   // account URL
+	Chain   [][]byte // DER, leaf first
+	URL     string   // where the CA keeps it
+	Order   string   // order URL; empty over v1
+	Account string   // account URL
+
+	// Authorizations are the URLs of what the account was allowed to order it by; see Client.DeactivateAuthorization.
+	Authorizations []string
+
 	Protocol Protocol // ProtocolV2 or ProtocolV1
 	Profile  string   // that was ordered; empty for the CA's default
 }
@@ -121,8 +125,11 @@ func (c *Client) beginAnew(ctx context.Context, a *attempt) (dialect, *order, er
 	if err != nil {
 		return nil, nil, err
 	}
-	if d.protocol() == ProtocolV1 && !c.cfg.ProfileRequired {
-		a.options.profile = "" // v1 has only the default
+	if d.protocol() == ProtocolV1 {
+		a.options.replaces = "" // v1 has no place for it, and gives it no right
+		if !c.cfg.ProfileRequired {
+			a.options.profile = "" // v1 has only the default
+		}
 	}
 	if err := d.refuse(a.names, a.options); err != nil { // before there is an account
 		return nil, nil, err

@@ -188,4 +188,3 @@ func (p *player) sameKeyChange(recorded, sent map[string]any) error {
 	_, err = jws.Verify(jws.Signatures[0].Protected.JSONWebKey)
 	return err
 }
-

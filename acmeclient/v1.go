@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"go.uber.org/zap"
 )
 
 // Labels of v1's requests in Metrics: the keys of its directory. What else it asks for has v2's labels.
@@ -32,7 +30,7 @@ type v1 struct {
 	dir        *directory
 	account    *account // nil while there is none
 	agreeTerms bool
-	log        *zap.Logger
+	bound      bool   // the account is to have an external account binding, which v1 has not
 	moved      func() // the CA seems to have left v1: look whether it speaks v2 now
 }
 
@@ -46,8 +44,11 @@ func (d *v1) with(acct *account) dialect {
 
 // refuse says what v1 cannot do, before anything is sent. What a request may have but need not, such as its predecessor, is left out instead.
 func (d *v1) refuse(names []string, o orderOptions) error {
-	var lacks, advice string
-	identifier := ""
+	if err := d.refuseBinding(); err != nil {
+		return err
+	}
+	var lacks, identifier string
+	advice := "use a CA that speaks ACME v2 for it"
 	for _, n := range names {
 		switch {
 		case strings.HasPrefix(n, "*."):
@@ -56,7 +57,6 @@ func (d *v1) refuse(names []string, o orderOptions) error {
 			lacks, identifier = "certificates for addresses", n
 		}
 	}
-	advice = "use a CA that speaks ACME v2 for it"
 	if lacks == "" && o.profile != "" {
 		lacks, advice = "certificate profiles", "ask for none, or use a CA that speaks ACME v2"
 	}
@@ -65,6 +65,15 @@ func (d *v1) refuse(names []string, o orderOptions) error {
 	}
 	return &Problem{CA: d.wire.ca, Op: "place the order (nothing was sent)", Type: problemNamespace + "unsupportedIdentifier", Identifier: identifier,
 		Detail: "the CA speaks ACME v1, which has no " + lacks, Advice: advice, scope: ScopeName, elsewhere: true}
+}
+
+// refuseBinding: an account without the binding that the operator wants is not the account that is wanted.
+func (d *v1) refuseBinding() error {
+	if !d.bound {
+		return nil
+	}
+	return &Problem{CA: d.wire.ca, Op: "register the account", Type: problemNamespace + "externalAccountRequired", scope: ScopeCA, elsewhere: true,
+		Detail: "the CA speaks ACME v1, which has no external account bindings", Advice: "remove `eab`, or give the CA's v2 directory in `directory`"}
 }
 
 // post signs payload as the account and sends it. Only badNonce is repeated.
@@ -136,25 +145,28 @@ func isSuccess(status int) bool {
 
 // nonce returns a nonce from the answers so far. If there is none, the directory is asked for one, or new-reg, which answers 405 with a nonce: where the
 // directory is one of v2 by now, it has none.
-func (d *v1) nonce(ctx context.Context) (nonce string, err error) {
+func (d *v1) nonce(ctx context.Context) (_ string, err error) {
 	pool := &d.wire.noncesV1
 	if nonce, ok := pool.take(time.Now()); ok {
 		return nonce, nil
 	}
+	const op = "get a nonce"
 	for _, target := range []string{d.dir.url, d.dir.endpoints["new-reg"]} {
+		var ex *exchange
 		err = d.wire.retryQuickly(ctx, func() error {
-			ex := d.exchange(endpointNewNonce)
+			ex = d.exchange(endpointNewNonce)
 			err := d.wire.do(ctx, ex, http.MethodHead, target, nil)
-			if nonce = ex.nonce; isBase64URL(nonce) {
-				return nil
+			if err != nil || ex.status >= 500 {
+				return d.explain(op, ex, err)
 			}
-			if err == nil {
-				err = errors.New("no usable Replay-Nonce")
-			}
-			return d.explain("get a nonce", ex, err)
+			return nil
 		})
-		if err == nil {
-			return nonce, nil
+		switch {
+		case err != nil:
+		case isBase64URL(ex.nonce):
+			return ex.nonce, nil
+		default:
+			err = d.explain(op, ex, errors.New("no usable Replay-Nonce"))
 		}
 	}
 	return "", err
@@ -186,7 +198,7 @@ func (d *v1) judge(p *Problem, endpoint string) {
 	switch {
 	case errors.As(p.Err, &dns) && dns.IsNotFound:
 		p.Advice = "the CA's host name does not exist any more; if the CA has closed ACME v1, give its v2 directory in `directory`"
-	case p.Status == http.StatusForbidden && (kind(p.Type) == "serverInternal" || p.Type == ""), p.Status == http.StatusGone,
+	case p.Status == http.StatusForbidden && kind(p.Type) == "serverInternal", p.Status == http.StatusGone,
 		named && (p.Status == http.StatusNotFound || p.Status == http.StatusMethodNotAllowed):
 		d.closed(p, "the CA has closed ACME v1, for now or for good; give its v2 directory in `directory`, or use another CA")
 	case endpoint == endpointNewReg && unauthorized:

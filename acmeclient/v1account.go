@@ -22,6 +22,9 @@ type wireReg struct {
 // register makes the registration and agrees to the terms. A key that has one already is answered by 409 with its Location.
 func (d *v1) register(ctx context.Context, key crypto.Signer, contact []string) (regURL, terms string, err error) {
 	const op = "register the account"
+	if err := d.refuseBinding(); err != nil {
+		return "", "", err
+	}
 	if d.dir.terms != "" && !d.agreeTerms {
 		return "", "", d.disagree(op, d.dir.terms)
 	}

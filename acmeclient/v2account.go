@@ -95,6 +95,23 @@ func (d *v2) update(ctx context.Context, contact []string) error {
 	})
 }
 
+// deactivateAccount: RFC 8555 §7.3.6.
+func (d *v2) deactivateAccount(ctx context.Context) error {
+	return d.deactivate(ctx, "deactivate the account", endpointAccount, d.account.URL)
+}
+
+// deactivateAuthorization: RFC 8555 §7.5.2.
+func (d *v2) deactivateAuthorization(ctx context.Context, url string) error {
+	return d.deactivate(ctx, "deactivate the authorization", endpointAuthz, url)
+}
+
+func (d *v2) deactivate(ctx context.Context, op, endpoint, url string) error {
+	return d.wire.retryQuickly(ctx, func() error {
+		_, err := d.post(ctx, op, endpoint, url, []byte(`{"status":"deactivated"}`), nil)
+		return err
+	})
+}
+
 // changeKey rolls the account over to the key next (RFC 8555 §7.3.5). It is not repeated: after an error, find tells which key counts.
 func (d *v2) changeKey(ctx context.Context, next crypto.Signer) error {
 	const op = "change the account's key"
