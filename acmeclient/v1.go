@@ -198,7 +198,8 @@ func (d *v1) judge(p *Problem, endpoint string) {
 	switch {
 	case errors.As(p.Err, &dns) && dns.IsNotFound:
 		p.Advice = "the CA's host name does not exist any more; if the CA has closed ACME v1, give its v2 directory in `directory`"
-	case p.Status == http.StatusForbidden && kind(p.Type) == "serverInternal", p.Status == http.StatusGone,
+	case p.Status == http.StatusForbidden && (kind(p.Type) == "serverInternal" || endpoint == endpointNewNonce), // an answer to HEAD has no problem document
+		p.Status == http.StatusGone,
 		named && (p.Status == http.StatusNotFound || p.Status == http.StatusMethodNotAllowed):
 		d.closed(p, "the CA has closed ACME v1, for now or for good; give its v2 directory in `directory`, or use another CA")
 	case endpoint == endpointNewReg && unauthorized:

@@ -167,14 +167,13 @@ func TestV1_RefusesWhatItLacksBeforeAnythingIsSent(t *testing.T) {
 
 func TestV1_RevokesByAccountAndByTheCertificatesKey(t *testing.T) {
 	c, o, n, store := oldSetup(t, devca.Config{})
-	r, key := requestWithKey(t, "a.localhost")
-	cert := obtain(t, c, r)
+	cert := obtain(t, c, newRequest(t, "a.localhost"))
 	for i := range 2 { // that it is revoked already is no error
 		if err := c.Revoke(t.Context(), cert.Chain, nil, ReasonSuperseded); err != nil {
 			t.Errorf("revocation %d by the account: %v", i+1, err)
 		}
 	}
-	r, key = requestWithKey(t, "b.localhost")
+	r, key := requestWithKey(t, "b.localhost")
 	cert = obtain(t, c, r)
 	before := len(o.requests(0))
 	if err := newOldClient(t, o, n, store).Revoke(t.Context(), cert.Chain, key, ReasonKeyCompromise); err != nil {

@@ -27,7 +27,6 @@ type oldCA struct {
 	faults   []fault
 	rewrites []rewrite
 	log      []string // "METHOD /path"
-	clients  int      // made by newClient, for the names of their logs
 }
 
 // newOldCA starts a CA that validates at the node's ports. It speaks plain HTTP, since the tests look at what is sent.
