@@ -18,7 +18,9 @@ func defaultPace() pace {
 		afterProbe: 250 * time.Millisecond,
 		unprobed:   time.Second,
 		authzMax:   5 * time.Second,
-		order:      []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 3 * time.Second, 5 * time.Second},
+		order: []time.Duration{
+			250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second, 3 * time.Second, 5 * time.Second,
+		},
 		watched:    25 * time.Second,
 		maxWatched: 5 * time.Second,
 		maxLater:   time.Minute,

@@ -20,7 +20,9 @@ func TestPace_AsksSoonAtFirstAndBoundsRetryAfter(t *testing.T) {
 	if got := p.nextAuthz(0, 250*time.Millisecond, 0, 0); got != 400*time.Millisecond {
 		t.Errorf("after a probe: %v", got)
 	}
-	for n, want := range []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 3 * time.Second, 5 * time.Second, 5 * time.Second} {
+	for n, want := range []time.Duration{
+		250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second, 3 * time.Second, 5 * time.Second, 5 * time.Second,
+	} {
 		if got := p.nextOrder(n, 0, 0); got != want {
 			t.Errorf("order: pause %d is %v, wanted %v", n, got, want)
 		}

@@ -59,7 +59,7 @@ type pebbleOptions struct {
 }
 
 // newPebble starts a pebble that validates at the node's ports.
-func newPebble(t *testing.T, n *node, o pebbleOptions) *pebble {
+func newPebble(t testing.TB, n *node, o pebbleOptions) *pebble {
 	t.Helper()
 	t.Setenv("PEBBLE_WFE_NONCEREJECT", fmt.Sprint(o.nonceReject))
 	t.Setenv("PEBBLE_AUTHZREUSE", fmt.Sprint(o.authzReuse))
@@ -67,7 +67,7 @@ func newPebble(t *testing.T, n *node, o pebbleOptions) *pebble {
 }
 
 // newParallelPebble is newPebble for parallel tests, which cannot set the environment: nonces are refused as TestMain says, authorizations not reused.
-func newParallelPebble(t *testing.T, n *node, o ...pebbleOptions) *pebble {
+func newParallelPebble(t testing.TB, n *node, o ...pebbleOptions) *pebble {
 	t.Helper()
 	p := &pebble{}
 	p.restart(t, n, append(o, pebbleOptions{})[0])
@@ -80,7 +80,7 @@ func newParallelPebble(t *testing.T, n *node, o ...pebbleOptions) *pebble {
 }
 
 // restart replaces the CA behind the address by one that knows nothing: no accounts, orders, nonces.
-func (p *pebble) restart(t *testing.T, n *node, o pebbleOptions) {
+func (p *pebble) restart(t testing.TB, n *node, o pebbleOptions) {
 	t.Helper()
 	quiet := quietLog()
 	dnsAddr := freePort(t)
@@ -220,7 +220,7 @@ type node struct {
 }
 
 // newNode listens; it answers with the responder over the store.
-func newNode(t *testing.T, store storage.Store) *node {
+func newNode(t testing.TB, store storage.Store) *node {
 	t.Helper()
 	n := &node{responder: NewResponder(store, zaptest.NewLogger(t))}
 	n.http = listen(t)
@@ -243,7 +243,7 @@ func newNode(t *testing.T, store storage.Store) *node {
 func (n *node) httpPort() int { return n.http.Addr().(*net.TCPAddr).Port }
 func (n *node) tlsPort() int  { return n.tls.Addr().(*net.TCPAddr).Port }
 
-func listen(t *testing.T) net.Listener {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -253,7 +253,7 @@ func listen(t *testing.T) net.Listener {
 }
 
 // freePort returns an address for a server that takes no listener.
-func freePort(t *testing.T) string {
+func freePort(t testing.TB) string {
 	t.Helper()
 	l := listen(t)
 	defer l.Close()
@@ -261,7 +261,7 @@ func freePort(t *testing.T) string {
 }
 
 // awaitTCP waits until somebody listens.
-func awaitTCP(t *testing.T, addr string) {
+func awaitTCP(t testing.TB, addr string) {
 	t.Helper()
 	for range 500 {
 		conn, err := net.DialTimeout("tcp", addr, time.Second)
@@ -284,7 +284,7 @@ func quickPace() pace {
 }
 
 // newClient makes a Client of the pebble over the store, with a quick pace.
-func newClient(t *testing.T, p *pebble, n *node, store storage.Store, change ...func(*Config)) *Client {
+func newClient(t testing.TB, p *pebble, n *node, store storage.Store, change ...func(*Config)) *Client {
 	t.Helper()
 	cfg := Config{
 		Name: "pebble", Directory: p.url, Roots: p.roots, AgreeTerms: true, Contact: []string{"mailto:ops@example.test"},
@@ -304,7 +304,7 @@ func newClient(t *testing.T, p *pebble, n *node, store storage.Store, change ...
 }
 
 // newRequest makes a key and a CSR for the names.
-func newRequest(t *testing.T, names ...string) Request {
+func newRequest(t testing.TB, names ...string) Request {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -314,7 +314,7 @@ func newRequest(t *testing.T, names ...string) Request {
 }
 
 // requestFor makes a CSR for the names with the key.
-func requestFor(t *testing.T, key crypto.Signer, names ...string) Request {
+func requestFor(t testing.TB, key crypto.Signer, names ...string) Request {
 	t.Helper()
 	tmpl := &x509.CertificateRequest{}
 	for _, n := range names {
@@ -350,7 +350,7 @@ func parallelSetup(t *testing.T) (*Client, *pebble, *node, *storage.Memory) {
 }
 
 // obtain fails the test unless there is a certificate.
-func obtain(t *testing.T, c *Client, r Request) *Certificate {
+func obtain(t testing.TB, c *Client, r Request) *Certificate {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
