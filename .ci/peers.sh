@@ -20,3 +20,4 @@ go_peer() { # go_peer PACKAGE VERSION
 PATH=$PATH:/usr/sbin # where Debian keeps name servers
 apt_peers chromium=chromium certutil=libnss3-tools curl=curl openssl=openssl named=bind9 knotd=knot
 go_peer github.com/versity/versitygw/cmd/versitygw v1.8.0 # an object store; older ones let several conditional writers win
+go_peer github.com/smallstep/certificates/cmd/step-ca v0.30.2 # an ACME CA that nobody here wrote; built once, in minutes
