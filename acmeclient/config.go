@@ -108,7 +108,7 @@ type Config struct {
 
 // Metrics receives counts; implementations return at once.
 type Metrics interface {
-	// Request counts one request to the CA; endpoint is a key of the directory or "order", "authorization", "challenge", "finalize",
+	// Request counts one request to the CA; endpoint is a key of the directory or "account", "order", "authorization", "challenge", "finalize",
 	// "certificate". Status 0 means that there was no answer.
 	Request(ca, endpoint string, status int, took time.Duration)
 

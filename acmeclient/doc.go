@@ -5,8 +5,8 @@
 //
 // A caller has made a key and a CSR, stored them, and wants a certificate. What then happens:
 //
-//  1. The request is checked before it costs anything: names, CSR, signature (check.go: checkRequest). The whole may take Config.OrderTimeout
-//     (obtain.go: Client.Obtain).
+//  1. The request is checked before it costs anything: names that a CA of this kind can issue for, key, CSR, signature
+//     (names.go: Client.checkNames, check.go: checkRequest). The whole may take Config.OrderTimeout (obtain.go: Client.Obtain).
 //  2. An order for the same CSR may be in progress: of this process before an error, of one that crashed, of another node. It is looked up by the CSR's
 //     hash, and if the store does not answer, nothing is ordered (orders.go: orderBook.load, obtain.go: Client.resumeOrBegin).
 //  3. What the CA has refused until a later time is not asked again before (limits.go: limitBook.check).
@@ -17,10 +17,13 @@
 //     anything is sent (v1.go: v1.refuse).
 //  5. The fleet has one account per CA. It is read once, made under a lease if positively absent, and registered again with the same key if the CA
 //     lost it (account.go: Client.account, Client.registerUnderLease, Client.replaceLost). A CA that moves from v1 to v2 finds the same key
-//     (account.go: Client.introduce, v1account.go: v1.register).
-//  6. The order is placed, over v1 an authorization per name instead, and stored before anything else happens
-//     (v2.go: v2.begin, v1authz.go: v1.begin, obtain.go: Client.begin, orders.go: orderBook.save). It ends in the protocol in which it began
-//     (dialect.go: Client.speakerOf). From here on the order's status says what to do next (obtain.go: Client.complete).
+//     (account.go: Client.introduce, v1account.go: v1.register). Over v2 it may be bound to a customer's (v2account.go: v2.register, eab.go: EAB.bind). Before it
+//     is first used, what has changed since is done: contact, terms, a change of its key that was interrupted (care.go: Client.tend).
+//  6. If told to, we look first whether the names' CAA records let the CA issue (precheck.go: Client.checkCAA, caa.go: CheckCAA). The order is placed, over v1 an
+//     authorization per name instead, and stored before anything else happens
+//     (v2.go: v2.begin, v1authz.go: v1.begin, begin.go: Client.begin, orders.go: orderBook.save). What it may have but need not, a profile or a predecessor, is
+//     left out if the CA refuses it (begin.go: Client.mend). It ends in the protocol in which it began (dialect.go: Client.speakerOf). From here on
+//     the order's status says what to do next (obtain.go: Client.complete).
 //  7. Pending: for each name whose authorization is not valid yet, a challenge is chosen; the type that failed last time comes last
 //     (authorize.go: Client.authorize, Client.choose, rotation.order). Wildcards have dns-01 alone (dnschallenge.go: Client.types).
 //  8. Its answer is published in memory and in the store (authorize.go: Client.begun, responder.go: Responder.publish). That to dns-01 is noted in the store and
@@ -32,8 +35,16 @@
 //     (responder.go: Responder.Sweep, dnsrecord.go: DNSSolver.Sweep).
 //  11. Ready: the CSR is sent (finish.go: Client.finalize). Processing: the order is polled as the CA asks, within bounds (finish.go: Client.await).
 //  12. Valid: the chain is fetched, over v1 link by link, and checked against key, names and dates before anybody gets it
-//     (finish.go: Client.download, v1cert.go: v1.fetch, check.go: checkChain).
+//     (finish.go: Client.download, v1cert.go: v1.fetch, check.go: checkChain). Another chain may be preferred (chain.go: Client.preferredChain).
 //  13. The order is forgotten: it is done, or dead. One that is undecided stays for the next call with the same CSR (orders.go: orderBook.forget).
+//
+// # Afterwards
+//
+//  14. The CA says when it wants the certificate renewed (ari.go: Client.RenewalInfo, parseRenewalInfo), and the renewal's order says what it replaces, where
+//     that can be (check.go: replacedID).
+//  15. A certificate is revoked by the account or by its own key (revoke.go: Client.Revoke).
+//  16. The account gets a new key; the CA is asked which one counts where a crash leaves that open (keychange.go: Client.RollKey, Client.settle). Nodes
+//     that have the old one learn of it when it is refused (keychange.go: Client.rolled).
 //
 // Below all of it lies the wire: one per CA, it owns connections, nonces, directory and request rate, and it records what the library above it keeps to
 // itself (wire.go: wire.RoundTrip, wire.send, nonce.go: noncePool.take).
@@ -43,8 +54,8 @@
 //
 // # Libraries
 //
-// x/crypto/acme speaks for accounts, authorizations, challenges and certificates, as one cheap acme.Client per operation over the wire: its nonce pool, its
-// directory, its retries and its waits are not used. Orders are signed here with go-jose, since x/crypto/acme keeps their Retry-After and lacks `replaces`; so
-// is all of v1, which it has no more. certmagic and its libdns providers write DNS records; whether all servers have them is seen here, since one is enough for
+// x/crypto/acme speaks for authorizations, challenges, certificates, key changes and revocations, as one cheap acme.Client per operation over the wire: its nonce
+// pool, its directory, its retries and its waits are not used. Orders are signed here with go-jose, since x/crypto/acme keeps their Retry-After and lacks `replaces`;
+// so are accounts, since it binds by HS256 only and cannot remove a contact; and all of v1, which it has no more. certmagic and its libdns providers write DNS records; whether all servers have them is seen here, since one is enough for
 // certmagic, and so is the removal, since certmagic forgets what it made when the process ends.
 package acmeclient
