@@ -46,14 +46,15 @@ type leaseObjects interface {
 // One object stands for each lease that anybody ever had, see leaseRecord. Who wants the lease writes itself into it if it is absent or free; who has it
 // rewrites it each Beat; who releases it marks it free. One who waits looks each Poll. If the object has been at one version for a Lease and an
 // eighth, by the clock of the one who looks, its holder has stopped, since it takes itself for lost a Lease after it sent its last beat: the lease is
-// taken over. No clock of another host is read, and clocks here count on whatever the date is set to.
+// taken over. It is taken over at once if the holder is known to have died on this host (see witness). No clock of another host is read, and clocks here count on whatever the date is set to.
 //
 // A holder whose process or machine pauses cannot know that it has lost until it runs again. What it writes must be guarded by Lease.Fence and PutIf.
 type casLeases struct {
 	objects leaseObjects
 	times   LeaseTimes
 	log     *zap.Logger
-	holder  string // of all leases of this process; no other has the same
+	holder  string   // of all leases of this process; no other has the same
+	host    *witness // knows which processes of this host are dead; nil: none
 
 	calls *openCalls     // those that wait for a lease
 	tasks sync.WaitGroup // beats, and claims that are taken back
@@ -70,18 +71,22 @@ type sighting struct {
 	first   time.Time     // when it was first seen; with its monotonic clock
 	valid   time.Duration // the holder's Lease
 	fence   uint64
+	witness string // see leaseRecord
 }
 
 // maxSightings bounds what is remembered. A forgotten one costs a longer wait.
 const maxSightings = 4096
 
-func newCASLeases(objects leaseObjects, times LeaseTimes, log *zap.Logger) *casLeases {
+func newCASLeases(objects leaseObjects, times LeaseTimes, log *zap.Logger, w *witness) *casLeases {
+	if log == nil {
+		log = zap.NewNop()
+	}
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown-host"
 	}
 	return &casLeases{
-		objects: objects, times: times, log: log, holder: fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()),
+		objects: objects, times: times, log: log, holder: fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()), host: w,
 		calls: newOpenCalls(), held: make(map[*casLease]struct{}), seen: make(map[string]sighting),
 	}
 }
@@ -134,7 +139,7 @@ func (c *casLeases) acquire(ctx context.Context, name string) (*casLease, error)
 	}
 }
 
-// look reads who has the lease. It can be claimed at that version if it is absent (the empty version), free, left over from this process, or its holder has stopped.
+// look reads who has the lease. It can be claimed at that version if it is absent (the empty version), free, left over from this process, or its holder has stopped or died.
 func (c *casLeases) look(ctx context.Context, name string) (v Version, fence uint64, claimable bool, err error) {
 	known := c.sighting(name)
 	data, v, err := c.objects.get(ctx, name, known.version)
@@ -150,24 +155,24 @@ func (c *casLeases) look(ctx context.Context, name string) (v Version, fence uin
 		return "", 0, false, err
 	}
 	if v == known.version && v != "" {
-		return v, known.fence, time.Since(known.first) > known.valid+known.valid/8, nil
+		return v, known.fence, c.host.sawDie(known.witness) || time.Since(known.first) > known.valid+known.valid/8, nil
 	}
 	record, err := parseLeaseRecord(data)
 	if err != nil { // whoever wrote it had a reason to: it passes like that of a dead holder
 		c.log.Error("object of a lease is damaged, waiting until it has not changed for long enough", zap.String("lease", name), zap.Error(err))
 		record = leaseRecord{State: leaseHeld}
 	}
-	if record.State == leaseFree || record.Holder == c.holder {
+	if record.State == leaseFree || record.Holder == c.holder || c.host.sawDie(record.Witness) {
 		return v, record.Fence, true, nil
 	}
-	c.see(name, sighting{version: v, first: time.Now(), valid: record.valid(c.times.Lease), fence: record.Fence})
+	c.see(name, sighting{version: v, first: time.Now(), valid: record.valid(c.times.Lease), fence: record.Fence, witness: record.Witness})
 	return v, record.Fence, false, nil
 }
 
 // claim writes this process into the lease's object at version v.
 func (c *casLeases) claim(ctx context.Context, name string, v Version, fence uint64) (*casLease, error) {
 	l := &casLease{c: c, name: name, stopped: make(chan struct{})}
-	l.record = leaseRecord{State: leaseHeld, Holder: c.holder, Fence: fence, LeaseMS: c.times.Lease.Milliseconds()}
+	l.record = leaseRecord{State: leaseHeld, Holder: c.holder, Witness: c.host.name(), Fence: fence, LeaseMS: c.times.Lease.Milliseconds()}
 	l.validUntil = time.Now().Add(c.times.Lease)
 	is, err := c.objects.putIf(ctx, name, l.record.encode(), v)
 	if err == nil {

@@ -113,7 +113,7 @@ func node(t *testing.T, objects *Memory) (*casLeases, *line) {
 		t.Fatal(err)
 	}
 	l := &line{objects: objects}
-	return newCASLeases(l, times, zap.NewNop()), l
+	return newCASLeases(l, times, zap.NewNop(), nil), l
 }
 
 func take(t *testing.T, c *casLeases) *casLease {

@@ -8,11 +8,12 @@ import (
 
 // A leaseRecord is what a lease's object says, in JSON.
 type leaseRecord struct {
-	State   string `json:"state"`    // leaseHeld or leaseFree
-	Holder  string `json:"holder"`   // host, process id and a random part: the process that holds it, or was the last to
-	Fence   uint64 `json:"fence"`    // its fence; kept when it is free, so that the next is greater
-	LeaseMS int64  `json:"lease_ms"` // how long the holder goes on without a beat
-	Beat    uint64 `json:"beat"`     // how often it was renewed; for people
+	State   string `json:"state"`             // leaseHeld or leaseFree
+	Holder  string `json:"holder"`            // host, process id and a random part: the process that holds it, or was the last to
+	Witness string `json:"witness,omitempty"` // how other processes of the holder's host can tell that it is dead
+	Fence   uint64 `json:"fence"`             // its fence; kept when it is free, so that the next is greater
+	LeaseMS int64  `json:"lease_ms"`          // how long the holder goes on without a beat
+	Beat    uint64 `json:"beat"`              // how often it was renewed; for people
 }
 
 const (

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,7 +40,9 @@ type S3 struct {
 
 	objects *s3Space
 	leases  *casLeases
-	host    *Disk // for single-node: who writes and holds on this host
+	host    *Disk    // for single-node: who writes and holds on this host
+	witness *witness // knows which processes of this host are dead; nil without S3Config.LockDir
+	closing sync.Once
 
 	unquoted   atomic.Bool   // this store wants If-Match without quotes (Ceph RGW 16)
 	deletesIf  atomic.Bool   // this store obeys If-Match on DELETE
@@ -71,7 +74,8 @@ type S3Config struct {
 	// conditional writes exclude the processes of this host only. Then no other host may use the bucket.
 	ConditionalWrites string
 
-	// LockDir is a local folder for the locks of "single-node", which needs it.
+	// LockDir is a local folder for this host's processes: for the locks of "single-node", which needs it, and otherwise so that they know of each other's
+	// death, and leases of one that was killed are free at once. Not on a network file system, and not the folder of a Disk.
 	LockDir string
 
 	// Timeout bounds every call whose context ends no sooner, with its repetitions. Zero means 10 s.
@@ -109,7 +113,12 @@ func OpenS3(ctx context.Context, cfg S3Config, log *zap.Logger) (*S3, error) {
 		return nil, fmt.Errorf("open bucket %s: %w", cfg.Bucket, err)
 	}
 	s.objects = &s3Space{s: s, prefix: cfg.Prefix + "objects/"}
-	s.leases = newCASLeases(&s3Space{s: s, prefix: cfg.Prefix + "leases/"}, cfg.Lease, log)
+	if !s.singleNode() && cfg.LockDir != "" {
+		if s.witness, err = openWitness(cfg.LockDir); err != nil { // then a dead neighbour's leases pass as those of other hosts do
+			log.Warn("leases of processes that die on this host will be held until they pass", zap.String("folder", cfg.LockDir), zap.Error(err))
+		}
+	}
+	s.leases = newCASLeases(&s3Space{s: s, prefix: cfg.Prefix + "leases/"}, cfg.Lease, log, s.witness)
 	if s.singleNode() {
 		if s.host, err = OpenDisk(cfg.LockDir, log); err != nil {
 			return nil, fmt.Errorf("open bucket %s: folder for the locks of single-node: %w", cfg.Bucket, err)
@@ -174,6 +183,7 @@ func (s *S3) Close() error {
 	if s.host != nil {
 		err = errors.Join(err, s.host.Close())
 	}
+	s.closing.Do(func() { err = errors.Join(err, s.witness.close()) })
 	if s.idle != nil {
 		s.idle.CloseIdleConnections()
 	}
