@@ -1,8 +1,11 @@
 package certs
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"net/netip"
@@ -25,8 +28,19 @@ type certificate struct {
 	until time.Time
 
 	issued time.Time // when we obtained it; zero if that is unknown
+	early  bool      // it replaced one that had hardly begun to live
+	window Window    // that came with it; may be zero
+	sum    [sha256.Size]byte
 	notes  map[string]string
 }
+
+// leafID tells the certificates of one name apart: the first bytes of its SHA-256.
+type leafID uint64
+
+func (c *certificate) leaf() leafID { return leafID(binary.BigEndian.Uint64(c.sum[:])) }
+
+// extraEarly is the field of a bundle (storage.Bundle.Extra) that says certificate.early.
+const extraEarly = "replaced_early"
 
 // newCertificate makes a bundle ready. The error says why it cannot serve the name.
 func newCertificate(name string, b *storage.Bundle, ratio float64) (*certificate, error) {
@@ -40,6 +54,7 @@ func newCertificate(name string, b *storage.Bundle, ratio float64) (*certificate
 	return &certificate{
 		tls: pair, name: name, ca: b.CA, until: pair.Leaf.NotAfter, issued: b.Issued, notes: b.Notes,
 		renewAt: renewal(name, pair.Leaf, b.Issued, Window{b.RenewStart, b.RenewEnd}, ratio),
+		window:  Window{b.RenewStart, b.RenewEnd}, sum: sha256.Sum256(pair.Leaf.Raw), early: string(b.Extra[extraEarly]) == "true",
 	}, nil
 }
 
@@ -62,5 +77,13 @@ func (c *certificate) loyalUntil() time.Time {
 // serves reports whether it may still be shown to clients. One before its time is shown: our clock or the CA's is wrong, and the client decides.
 func (c *certificate) serves(now time.Time) bool { return c != nil && now.Before(c.until) }
 
-// fresh reports whether it serves and is not due for renewal either.
-func (c *certificate) fresh(now time.Time) bool { return c.serves(now) && now.Before(c.renewAt) }
+// spread is a number in [0, 1) of the certificate's own, the same in every process.
+func (c *certificate) spread() float64 {
+	return fraction(c.name, hex.EncodeToString(c.tls.Leaf.SerialNumber.Bytes()))
+}
+
+// firstCheck is when its CA is first asked about its renewal: within the hour, and early in a short life.
+func (c *certificate) firstCheck(now time.Time) time.Time {
+	life := c.tls.Leaf.NotAfter.Sub(c.tls.Leaf.NotBefore)
+	return now.Add(scale(min(firstWithin, life/20), c.spread()))
+}

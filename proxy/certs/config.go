@@ -67,6 +67,10 @@ type Settings struct {
 	// when such a client comes for the others. A certificate in use is not replaced because this changes; its successor has the new kind.
 	Keys []string
 
+	// ARI: the CAs are asked when certificates should be renewed (RFC 9773), those that can be asked (RenewalInformer), some times a day and never in a
+	// handshake. Off, they are not, and what they said does not count; a window that comes with a certificate (Issued.Renewal) does.
+	ARI bool
+
 	// InFlight bounds the issuances at one time. Zero means 32.
 	InFlight int
 

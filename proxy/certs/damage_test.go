@@ -392,6 +392,7 @@ func TestIndex_DamagedShardIsTold(t *testing.T) {
 
 func FuzzIndexShard(f *testing.F) {
 	f.Add([]byte(`{"names":{"a.example.com":{"ca":"x","not_after":"2026-11-21T00:00:00Z","renew_at":"2026-10-21T00:00:00Z"}}}`))
+	f.Add([]byte(`{"names":{"a.example.com":{"ca":"x","not_after":"2026-11-21T00:00:00Z","ari":{"leaf":"18446744073709551615","start":1,"end":-1,"renew":5,"asked":3,"next":9}}}}`))
 	f.Add([]byte(`{"names":null}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -404,6 +405,11 @@ func FuzzIndexShard(f *testing.F) {
 			t.Fatalf("%v, %v", file, err)
 		}
 		file.apply(map[string]*indexEntry{"a.example.com": {}, "b.example.com": nil})
+		file.apply(map[string]*indexEntry{"a.example.com": {Said: &suggestion{Asked: 1}}})
+		due := []question{{name: "a.example.com", item: planItem{said: &suggestion{}}}, {name: "c.example.com", item: planItem{said: &suggestion{}}}}
+		if mine, heard := file.claim(due, time.Now()); len(mine)+len(heard) != len(due) {
+			t.Fatalf("claimed %d, heard of %d", len(mine), len(heard))
+		}
 	})
 }
 

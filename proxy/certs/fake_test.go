@@ -347,3 +347,7 @@ func mustJSON(v any) []byte {
 	}
 	return data
 }
+
+func big7() *big.Int { return big.NewInt(7) }
+
+func tlsOf(leaf *x509.Certificate) *tls.Certificate { return &tls.Certificate{Leaf: leaf} }

@@ -24,7 +24,10 @@ const (
 type indexEntry struct {
 	CA       string    `json:"ca,omitempty"`
 	NotAfter time.Time `json:"not_after"`
-	RenewAt  time.Time `json:"renew_at"`
+	RenewAt  time.Time `json:"renew_at"` // by its lifetime
+
+	// Said is what the CA said of it, nil if it was not asked. What one process heard, the others hold to.
+	Said *suggestion `json:"ari,omitempty"`
 }
 
 // indexShardFile is one object of the index. Fields of newer programs are lost when it is written: the index can always be told again.
@@ -32,7 +35,7 @@ type indexShardFile struct {
 	Names map[string]indexEntry `json:"names"`
 }
 
-// index tells the planner, after a restart, of names that nobody has visited since. It lies in storage in shards, written by compare-and-swap after the
+// index tells the planner, after a restart, of names that nobody has visited since, and all processes what CAs said of certificates. It lies in storage in shards, written by compare-and-swap after the
 // certificates themselves; so it may lack a name for a moment, or for as long as nobody visits it after a crash in between: each
 // certificate that is loaded is entered again.
 type index struct {
@@ -49,8 +52,17 @@ func newIndex(store storage.Store, log *zap.Logger) *index {
 }
 
 // put enters the certificate, soon.
-func (x *index) put(c *certificate) {
-	x.change(c.name, &indexEntry{CA: c.ca, NotAfter: c.tls.Leaf.NotAfter, RenewAt: c.renewAt.UTC().Truncate(time.Second)})
+func (x *index) put(c *certificate) { x.change(c.name, entryOf(c)) }
+
+// told enters what the CA said of the certificate, soon.
+func (x *index) told(c *certificate, s suggestion) {
+	e := entryOf(c)
+	e.Said = &s
+	x.change(c.name, e)
+}
+
+func entryOf(c *certificate) *indexEntry {
+	return &indexEntry{CA: c.ca, NotAfter: c.tls.Leaf.NotAfter, RenewAt: c.renewAt.UTC().Truncate(time.Second)}
 }
 
 // remove takes the name out, soon.
@@ -61,6 +73,9 @@ func (x *index) change(name string, e *indexEntry) {
 	shard := indexShard(name)
 	if x.changes[shard] == nil {
 		x.changes[shard] = map[string]*indexEntry{}
+	}
+	if old := x.changes[shard][name]; old != nil && e != nil && e.Said == nil {
+		e.Said = old.Said // not written yet
 	}
 	x.changes[shard][name] = e
 	x.mu.Unlock()
@@ -147,6 +162,10 @@ func (f *indexShardFile) apply(changes map[string]*indexEntry) bool {
 		case e != nil && (!there || old.CA != e.CA || !old.NotAfter.Equal(e.NotAfter)):
 			f.Names[name] = *e
 			changed = true
+		case e != nil && e.Said != nil && e.Said.newerThan(old.Said):
+			old.Said = e.Said
+			f.Names[name] = old
+			changed = true
 		}
 	}
 	return changed
@@ -199,9 +218,7 @@ func (m *Manager) readIndex(ctx context.Context) {
 				if _, ok := m.rules.Load().managed(name); !ok {
 					unclaimed++
 				}
-				if !m.planner.knows(name) {
-					m.planner.note(name, e.CA, e.NotAfter, e.RenewAt)
-				}
+				m.readEntry(name, e)
 			}
 		}
 		if first && names > 0 {
@@ -210,6 +227,27 @@ func (m *Manager) readIndex(ctx context.Context) {
 		if !sleep(ctx, indexReread) {
 			return
 		}
+	}
+}
+
+// readEntry takes a name into planning, and what its CA said of its certificate.
+func (m *Manager) readEntry(name string, e indexEntry) {
+	now := time.Now()
+	soon := now.Add(scale(firstWithin, fraction(name)))
+	it, known := m.planner.get(name)
+	if it.ca == "" {
+		m.planner.note(name, e.CA, e.NotAfter, e.RenewAt)
+	}
+	switch {
+	case e.Said == nil && it.said == nil:
+		m.planner.watch(name, 0, soon)
+	case e.Said != nil && known && it.ca == "":
+		m.planner.learn(name, *e.Said) // it is looked at soon, which plans it
+	case e.Said != nil:
+		m.learn(name, *e.Said)
+	}
+	if e.Said != nil && e.Said.Next < now.Unix() { // nobody asked while we were away: not all at once
+		m.planner.recheck(name, soon)
 	}
 }
 

@@ -3,6 +3,7 @@ package certs
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -104,9 +105,18 @@ func (a *attempt) ask(ctx context.Context, ca CA, key *pendingKey) (*storage.Bun
 	a.log.Info("certificate issued", zap.String("site", a.t.policy.Site), zap.String("ca", ca.Issuer.Name()), zap.String("kind", a.o.kind),
 		zap.Time("not_after", leaf.NotAfter), zap.Duration("took", time.Since(began)))
 	return &storage.Bundle{
+		Extra: a.extra(),
 		Names: key.Names, CA: ca.Issuer.Name(), Chain: issued.Chain, Key: key.Key, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
 		Issued: time.Now(), Fence: a.fence, RenewStart: issued.Renewal.Start, RenewEnd: issued.Renewal.End, Notes: issued.Notes,
 	}, nil
+}
+
+// extra notes that the certificate replaces one that had hardly begun to live; see certificate.renewIn.
+func (a *attempt) extra() map[string]json.RawMessage {
+	if a.stored == nil || !time.Now().Before(tenth(a.stored.tls.Leaf, a.stored.issued)) {
+		return nil
+	}
+	return map[string]json.RawMessage{extraEarly: json.RawMessage("true")}
 }
 
 func (a *attempt) checked(ctx context.Context, ca CA, key *pendingKey) (*Issued, *x509.Certificate, error) {

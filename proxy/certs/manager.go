@@ -37,6 +37,8 @@ type Manager struct {
 	planner   *planner
 	index     *index
 
+	informants informants
+
 	cold atomic.Int64 // handshakes under way that are not warm
 
 	mu     sync.Mutex      // guards what follows, and that no work begins once Close waits
@@ -58,6 +60,7 @@ func New(cfg Config, s Settings) (*Manager, error) {
 		store: cfg.Store, challenge: cfg.Challenge, log: cfg.Logger.Named("certs"), metrics: cfg.Metrics,
 		cache: newCache(), shield: newShield(), absent: newMemo[string, struct{}](absentNames), domains: newMemo[string, time.Time](absentNames),
 		unsaved: unsaved{m: map[string]*storage.Bundle{}}, inquiries: inquiries{m: map[string]*inquiry{}}, planner: newPlanner(),
+		informants: informants{m: map[string]*informant{}},
 	}
 	m.failures, m.index, m.queue = newFailures(m.store, m.log), newIndex(m.store, m.log), newQueue(m.log)
 	m.queue.run, m.queue.cas = m.obtain, m.casFor
@@ -82,7 +85,7 @@ func (m *Manager) Start(ctx context.Context) error {
 	}
 	m.ctx, m.cancel = context.WithCancel(ctx)
 	m.queue.start(m.ctx)
-	for _, f := range []func(context.Context){m.plan, m.readIndex, m.index.write, m.queue.patrol, m.watchFiles} {
+	for _, f := range []func(context.Context){m.plan, m.readIndex, m.inform, m.index.write, m.queue.patrol, m.watchFiles} {
 		m.work.Go(func() { f(m.ctx) })
 	}
 	return nil
@@ -106,13 +109,17 @@ func (m *Manager) Close() {
 func (m *Manager) Apply(s Settings) error {
 	m.applying.Lock()
 	defer m.applying.Unlock()
-	r, err := newRules(s, m.rules.Load(), m.log)
+	before := m.rules.Load()
+	r, err := newRules(s, before, m.log)
 	if err != nil {
 		return err
 	}
 	m.rules.Store(r)
 	m.cache.budget.Store(r.CacheBytes)
 	m.planner.reload(r.wanted())
+	if before != nil && before.ARI != r.ARI {
+		m.planner.turned(r.ARI, time.Now())
+	}
 	m.queue.apply(r.InFlight, r.Failover)
 	return nil
 }

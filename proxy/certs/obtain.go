@@ -113,7 +113,7 @@ func (a *attempt) lookAgain(ctx context.Context) (*certificate, error) {
 	}
 	a.looked = true
 	now := time.Now()
-	if a.stored.fresh(now) || a.stored.serves(now) && a.o.kind == kindNew {
+	if a.fresh(a.stored, now) || a.stored.serves(now) && a.o.kind == kindNew {
 		a.unsaved.forget(a.o.name)
 		a.install(a.stored)
 		return a.stored, nil
@@ -152,7 +152,8 @@ func (m *Manager) install(cert *certificate) {
 	if m.planner.note(cert.name, cert.ca, cert.tls.Leaf.NotAfter, cert.renewAt) {
 		m.index.put(cert)
 	}
-	m.planner.plan(cert.name, cert.renewAt)
+	m.planner.watch(cert.name, cert.leaf(), cert.firstCheck(time.Now()))
+	m.planner.plan(cert.name, m.renewAt(cert))
 }
 
 // planNext says when the name is looked at again after an attempt that failed.

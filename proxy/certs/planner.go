@@ -27,9 +27,12 @@ type planner struct {
 	items map[string]*planItem
 	due   dueHeap
 	wake  chan struct{} // has room for one: the earliest time has changed
+
+	checks    checkHeap // see checks.go
+	checkWake chan struct{}
 }
 
-// planItem is what the planner knows of a name, about 200 bytes.
+// planItem is what the planner knows of a name, about 350 bytes with what its CA said.
 type planItem struct {
 	name  string
 	due   time.Time
@@ -38,11 +41,16 @@ type planItem struct {
 	ca    string    // of the certificate; empty if we have not seen one
 	ends  time.Time // of the certificate
 
+	said     *suggestion // replaced, never modified; nil until we have seen a certificate
+	check    time.Time   // when its CA is asked about it
+	checkPos int         // in that heap; -1 while it has no time
+	misses   int8        // questions in a row without an answer
+
 	resting bool // nobody claims it
 }
 
 func newPlanner() *planner {
-	return &planner{items: map[string]*planItem{}, wake: make(chan struct{}, 1)}
+	return &planner{items: map[string]*planItem{}, wake: make(chan struct{}, 1), checkWake: make(chan struct{}, 1)}
 }
 
 // plan sets the time of the next look.
@@ -111,7 +119,7 @@ func (p *planner) note(name, ca string, ends, renewAt time.Time) bool {
 func (p *planner) itemLocked(name string) *planItem {
 	it := p.items[name]
 	if it == nil {
-		it = &planItem{name: name, pos: -1}
+		it = &planItem{name: name, pos: -1, checkPos: -1}
 		p.items[name] = it
 	}
 	return it
@@ -141,6 +149,9 @@ func (p *planner) forget(name string) {
 	delete(p.items, name)
 	if it.pos >= 0 {
 		heap.Remove(&p.due, it.pos)
+	}
+	if it.checkPos >= 0 {
+		heap.Remove(&p.checks, it.checkPos)
 	}
 }
 
@@ -225,7 +236,7 @@ func (m *Manager) look(ctx context.Context, name string) {
 	}
 	now := time.Now()
 	cert := m.cache.cert(name)
-	if m.unsaved.get(name) == nil && !cert.fresh(now) {
+	if m.unsaved.get(name) == nil && !m.fresh(cert, now) {
 		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 		defer cancel()
 		var err error
@@ -238,7 +249,7 @@ func (m *Manager) look(ctx context.Context, name string) {
 		}
 	}
 	switch {
-	case cert.fresh(now) && m.unsaved.get(name) == nil:
+	case m.fresh(cert, now) && m.unsaved.get(name) == nil:
 		m.install(cert)
 	case !t.listed && cert != nil && now.After(cert.until.Add(forgetAfter)):
 		m.forget(name)

@@ -17,8 +17,13 @@ func renewal(name string, leaf *x509.Certificate, issued time.Time, window Windo
 	if window.End.After(window.Start) {
 		at = inWindow(window, spread)
 	}
+	return latest(at, tenth(leaf, issued))
+}
+
+// tenth is when a certificate has lived a tenth of the time that it had when it was obtained.
+func tenth(leaf *x509.Certificate, issued time.Time) time.Time {
 	issued = latest(issued, leaf.NotBefore)
-	return latest(at, issued.Add(scale(leaf.NotAfter.Sub(issued), 0.1)))
+	return issued.Add(scale(leaf.NotAfter.Sub(issued), 0.1))
 }
 
 // inWindow picks a time in the first nine tenths of the window, so that some of it is left for a second attempt. With the same spread (in [0, 1))

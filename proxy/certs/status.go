@@ -36,10 +36,14 @@ type Status struct {
 	NotBefore time.Time `json:"not_before,omitzero"`
 	NotAfter  time.Time `json:"not_after,omitzero"`
 	RenewAt   time.Time `json:"renew_at,omitzero"`
-	Issued    time.Time `json:"issued,omitzero"`
-	Serial    string    `json:"serial,omitempty"` // hexadecimal
-	Issuer    string    `json:"issuer,omitempty"` // the common name of who signed it
-	Key       string    `json:"key,omitempty"`    // its kind, as in Settings.Keys
+
+	// Renewal is when the CA wants it renewed; nil if it does not say. RenewAt is the time we chose.
+	Renewal *RenewalStatus `json:"renewal,omitempty"`
+
+	Issued time.Time `json:"issued,omitzero"`
+	Serial string    `json:"serial,omitempty"` // hexadecimal
+	Issuer string    `json:"issuer,omitempty"` // the common name of who signed it
+	Key    string    `json:"key,omitempty"`    // its kind, as in Settings.Keys
 
 	MayIssue    []string          `json:"may_issue,omitempty"` // the CAs that may issue for the name, in order
 	Attempts    int               `json:"attempts,omitempty"`  // failures since the last success
@@ -49,6 +53,15 @@ type Status struct {
 
 	// Second is about the host's second certificate, for clients that cannot use the main one; nil if none is configured.
 	Second *Status `json:"second,omitempty"`
+}
+
+// RenewalStatus is what a CA says about the renewal of a certificate (RFC 9773). A window that is over means: as soon as possible.
+type RenewalStatus struct {
+	Start       time.Time `json:"start"`
+	End         time.Time `json:"end"`
+	Explanation string    `json:"explanation,omitempty"` // URL of a page for a person
+	Asked       time.Time `json:"asked,omitzero"`        // when the CA said so last; zero: when it issued the certificate
+	NextCheck   time.Time `json:"next_check,omitzero"`
 }
 
 // FailureStatus is the last failure of a name, or of the CA that it waits for.
@@ -131,6 +144,9 @@ func (m *Manager) recollect(s *Status, t target) {
 	m.finish(s, t, cert, m.failures.remembered(t.name))
 	if it, ok := m.planner.get(t.name); ok && cert == nil && !it.ends.IsZero() {
 		s.CA, s.NotAfter, s.RenewAt = it.ca, it.ends, it.due
+		if it.said != nil {
+			s.Renewal = m.renewalStatus(*it.said, Window{})
+		}
 		if s.State == StateAbsent && time.Now().Before(it.ends) {
 			s.State = StateServing
 		}
@@ -172,7 +188,8 @@ func (s *Status) leaf(c *x509.Certificate) {
 func (m *Manager) finish(s *Status, t target, cert *certificate, rec *failureRecord) {
 	if cert != nil {
 		s.leaf(cert.tls.Leaf)
-		s.CA, s.RenewAt, s.Issued, s.Notes = cert.ca, cert.renewAt, cert.issued, cert.notes
+		s.CA, s.RenewAt, s.Issued, s.Notes = cert.ca, m.renewAt(cert), cert.issued, cert.notes
+		s.Renewal = m.renewalStatus(m.planner.suggested(cert.name, cert.leaf()), cert.window)
 	}
 	if rec != nil && !(cert != nil && cert.issued.After(rec.Last)) {
 		s.Attempts, s.NextAttempt = rec.Count, rec.Next
@@ -193,6 +210,16 @@ func (m *Manager) finish(s *Status, t target, cert *certificate, rec *failureRec
 		s.State = StateExpired
 	}
 	m.queue.describe(s)
+}
+
+func (m *Manager) renewalStatus(said suggestion, issued Window) *RenewalStatus {
+	switch {
+	case said.Renew != 0 && m.rules.Load().ARI:
+		return &RenewalStatus{unixTime(said.Start), unixTime(said.End), said.URL, unixTime(said.Asked), unixTime(said.Next)}
+	case issued.End.After(issued.Start):
+		return &RenewalStatus{Start: issued.Start, End: issued.End}
+	}
+	return nil
 }
 
 // Statuses tells about all Names, as far as memory knows.

@@ -1,0 +1,106 @@
+package certs
+
+import (
+	"net/url"
+	"time"
+)
+
+// Bounds of what we believe of a CA's renewal information.
+const (
+	checkUsual   = 6 * time.Hour    // between two questions, if the CA does not say (Let's Encrypt's own Retry-After)
+	checkOften   = time.Minute      // RFC 9773 §4.3.2 asks for bounds of "reasonable" lengths
+	checkSeldom  = 24 * time.Hour   // and for at least one question a day
+	atOnceWithin = 10 * time.Minute // over which names are spread that a CA wants replaced now
+	longestURL   = 512
+)
+
+// suggestion is what a CA said of the renewal of one certificate (RFC 9773 §4.2), and the time that we chose once for the window it gave. Every process that reads
+// it from the index holds to that time. There is one for each name in memory and in the index, so it is small: times are Unix seconds, zero means none.
+type suggestion struct {
+	Leaf  leafID `json:"leaf,string"` // which certificate it is about
+	Start int64  `json:"start,omitempty"`
+	End   int64  `json:"end,omitempty"`
+	Renew int64  `json:"renew,omitempty"` // the chosen time
+	Asked int64  `json:"asked,omitempty"` // when the CA answered last
+	Next  int64  `json:"next"`            // nobody asks before
+	URL   string `json:"url,omitempty"`   // an explanation for a person
+}
+
+// newerThan reports whether s was heard later than other. Where both go back to the same answer, the later claim to ask counts (see index.claim).
+func (s *suggestion) newerThan(other *suggestion) bool {
+	return other == nil || s.Asked > other.Asked || s.Asked == other.Asked && s.Next > other.Next
+}
+
+// hear returns what is known after an answer. A window that makes no sense changes nothing: the last one holds. The time to renew is chosen when a window is seen
+// first: inside it, never before it begins, and soon if it is over, which is how a CA says that it revokes the certificate.
+func (s suggestion) hear(c *certificate, info RenewalInfo, now time.Time) suggestion {
+	over := s.Renew != 0 && s.End <= s.Asked // the last window was over when we heard of it
+	same := s.Start == info.Window.Start.Unix() && s.End == info.Window.End.Unix()
+	s.Leaf, s.Asked = c.leaf(), now.Unix()
+	s.Next = nextCheck(info.NextCheck, now, fraction(c.name, now.String())).Unix()
+	w := Window{info.Window.Start.Truncate(time.Second), info.Window.End.Truncate(time.Second)}
+	if !w.End.After(w.Start) || !w.Start.Before(c.tls.Leaf.NotAfter) {
+		return s
+	}
+	s.URL = explanation(info.Explanation)
+	if same && s.Renew != 0 {
+		return s
+	}
+	s.Start, s.End = w.Start.Unix(), w.End.Unix()
+	if over && !w.End.After(now) {
+		return s // it is over with every answer (Let's Encrypt: an hour ago); the first time holds
+	}
+	s.Renew = c.renewIn(w, now).Unix()
+	return s
+}
+
+// without is what is left when the CA says that it has no renewal information.
+func (s suggestion) without(now time.Time, next time.Time) suggestion {
+	return suggestion{Leaf: s.Leaf, Asked: now.Unix(), Next: next.Unix()}
+}
+
+// renewIn chooses the time for a window: by hash, so that all processes agree and names part ways.
+func (c *certificate) renewIn(w Window, now time.Time) time.Time {
+	leaf, spread := c.tls.Leaf, c.spread()
+	at := inWindow(Window{w.Start, earliest(w.End, leaf.NotAfter)}, spread)
+	if !w.End.After(now) {
+		at = now.Add(scale(min(atOnceWithin, max(leaf.NotAfter.Sub(now)/4, 0)), spread))
+	}
+	if c.early { // its predecessor was replaced early too: a CA that says "now" for each certificate must not make us order in a circle
+		at = latest(at, tenth(leaf, c.issued))
+	}
+	return at
+}
+
+// nextCheck is when to ask again: not before the CA's word, within bounds, and up to a tenth later, so that names part ways.
+func nextCheck(word, now time.Time, spread float64) time.Time {
+	pause := checkUsual
+	if !word.IsZero() {
+		pause = min(max(word.Sub(now), checkOften), checkSeldom)
+	}
+	return now.Add(pause + scale(pause, 0.1*spread))
+}
+
+// explanation keeps what can be a page for a person to visit.
+func explanation(s string) string {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || len(s) > longestURL {
+		return ""
+	}
+	return s
+}
+
+func earliest(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// unixTime is the reverse of time.Time.Unix, with zero for zero.
+func unixTime(seconds int64) time.Time {
+	if seconds == 0 {
+		return time.Time{}
+	}
+	return time.Unix(seconds, 0).UTC()
+}
