@@ -70,7 +70,8 @@ type conn struct {
 	cert       *tls.Certificate  // what the client was shown; nil if its session was resumed
 	clientCert *x509.Certificate // who the client proved to be; nil for nobody
 
-	h1 *h1Conn // nil for HTTP/2
+	h1 *h1Conn // nil but for HTTP/1.1
+	h3 *h3Conn // nil but for HTTP/3
 }
 
 func (s *Server) newConn(nc net.Conn) *conn {
@@ -107,6 +108,14 @@ func (c *conn) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	return c.Conn.Write(p)
+}
+
+// client is the address of whoever connected: the client, or a proxy in front of us.
+func (c *conn) client() netip.Addr {
+	if c.h3 != nil {
+		return c.h3.client()
+	}
+	return c.peer
 }
 
 // shaken keeps what the handshake found out.
@@ -195,6 +204,14 @@ func withConn(ctx context.Context, nc net.Conn) context.Context {
 		return context.WithValue(ctx, connKey{}, c.NetConn())
 	}
 	return ctx
+}
+
+// connOfHello is the connection of a handshake.
+func connOfHello(hello *tls.ClientHelloInfo) *conn {
+	if c, ok := hello.Conn.(*conn); ok {
+		return c
+	}
+	return connOf(hello.Context()) // of QUIC
 }
 
 func connOf(ctx context.Context) *conn { return ctx.Value(connKey{}).(*conn) }

@@ -15,11 +15,7 @@ func (x *exchange) record() {
 	if status == 0 {
 		status = statusClientClosed
 	}
-	protocol := "h1"
-	if x.conn.h1 == nil {
-		protocol = "h2"
-	}
-	x.srv.cfg.Metrics.Request(protocol, status, took)
+	x.srv.cfg.Metrics.Request(x.conn.protocol(), status, took)
 
 	log := x.srv.cfg.AccessLog
 	if log == nil || x.site != nil && !x.site.AccessLog {
@@ -63,6 +59,17 @@ func (x *exchange) record() {
 		add(zap.Error(x.err))
 	}
 	entry.Write(fields[:n]...)
+}
+
+// protocol is the name of the connection's protocol for metrics.
+func (c *conn) protocol() string {
+	switch {
+	case c.h1 != nil:
+		return "h1"
+	case c.h3 != nil:
+		return "h3"
+	}
+	return "h2"
 }
 
 func (x *exchange) bytesIn() int64 {

@@ -13,6 +13,8 @@ var (
 	errBodyTooLarge = errors.New("request body too large")
 	errBodyFinished = errors.New("request body read after the request")
 	errBodyBegun    = errors.New("request body was sent already")
+
+	errBodyBeyondLength = errors.New("request body longer than content-length")
 )
 
 // requestBody is the client's body on its way to the upstream, read by the transport's goroutine. The transport may outlive the request and even be in
@@ -44,6 +46,12 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	b.armDeadline()
 	n, err := b.src.Read(p)
 	total := b.bytes.Add(int64(n))
+	if length := b.x.r.ContentLength; length > 0 && total >= length && err == nil && b.x.conn.h1 == nil {
+		err = b.confirmEnd()
+	}
+	if err != nil && err != io.EOF {
+		n = 0
+	}
 	switch {
 	case b.limit > 0 && total > b.limit:
 		n, err = 0, errBodyTooLarge
@@ -56,6 +64,21 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		b.failure.CompareAndSwap(nil, &err)
 	}
 	return n, err
+}
+
+// confirmEnd waits for the end of a body that has as many bytes as content-length says, before the last of them go on: over HTTP/2 and HTTP/3 more could
+// follow, and then the request is malformed (RFC 9113 §8.1.1, RFC 9114 §4.1.2), but the upstream would have taken it for complete.
+func (b *requestBody) confirmEnd() error {
+	var more [1]byte
+	for {
+		n, err := b.src.Read(more[:])
+		if n > 0 {
+			return errBodyBeyondLength
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // Close does nothing: the transport calls it when it has lost interest, but the client's connection is not its to close.

@@ -33,24 +33,24 @@ func (x *exchange) check() *fault {
 		return &fault{http.StatusBadRequest, err.Error()}
 	}
 	x.host = host
-	if r.ProtoMajor == 2 {
-		if f := checkHTTP2(r); f != nil {
+	if r.ProtoMajor >= 2 {
+		if f := checkFramed(r); f != nil {
 			return f
 		}
 	}
 	return checkTarget(r)
 }
 
-// checkHTTP2 refuses what RFC 9113 calls malformed and net/http lets through.
-func checkHTTP2(r *http.Request) *fault {
+// checkFramed refuses what RFC 9113 and RFC 9114 §4.2 to §4.3 call malformed and the engines let through.
+func checkFramed(r *http.Request) *fault {
 	// §8.2.2: "An endpoint MUST NOT generate an HTTP/2 message containing connection-specific header fields."
 	for _, name := range [...]string{"Connection", "Proxy-Connection", "Keep-Alive", "Transfer-Encoding", "Upgrade", "Http2-Settings"} {
 		if _, ok := r.Header[name]; ok {
-			return &fault{http.StatusBadRequest, "HTTP/2 request with the field " + name}
+			return &fault{http.StatusBadRequest, "request over HTTP/2 or HTTP/3 with the field " + name}
 		}
 	}
 	if te, ok := r.Header["Te"]; ok && (len(te) != 1 || te[0] != "trailers") {
-		return &fault{http.StatusBadRequest, "HTTP/2 request with TE other than trailers"}
+		return &fault{http.StatusBadRequest, "request over HTTP/2 or HTTP/3 with TE other than trailers"}
 	}
 	// §8.1.1: content-length that is no number, is there twice, or disagrees with a body that has ended already. net/http watches the rest of the body.
 	if cl, ok := r.Header["Content-Length"]; ok && (len(cl) != 1 || cl[0] != strconv.FormatInt(r.ContentLength, 10)) {

@@ -108,7 +108,7 @@ func TestClientAuth_LetsInWhoThePolicySays(t *testing.T) {
 }
 
 // tlsModes are the modes with a handshake.
-var tlsModes = []proxytest.Mode{proxytest.H1, proxytest.H2}
+var tlsModes = []proxytest.Mode{proxytest.H1, proxytest.H2, proxytest.H3}
 
 // The commonest advisory of all peers: the policy of one name is met, and the request goes to another.
 func TestClientAuth_CannotBeGotAroundByAskingForAnotherHost(t *testing.T) {

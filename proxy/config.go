@@ -25,6 +25,10 @@ type Config struct {
 	// request's host; all else takes the normal way with its guards. Nil: none.
 	Challenges func(next http.Handler) http.Handler
 
+	// ListenQUIC opens the UDP sockets for HTTP/3, which the Server closes (see Sockets.ListenQUIC). It is called by New or Apply whenever Settings.HTTP3
+	// turns it on. Nil: there is no HTTP/3.
+	ListenQUIC func() ([]net.PacketConn, error)
+
 	// Limits are the timeouts and sizes of connections.
 	Limits Limits
 
@@ -61,8 +65,12 @@ type Settings struct {
 	// RedirectHTTP sends plain HTTP requests for a site's host to https with 308, challenges excepted. Otherwise they are served.
 	RedirectHTTP bool
 
-	// HTTPSPort is the port that redirects name; zero or 443 leaves it out.
+	// HTTPSPort is the port at which clients find us, by TCP and UDP. Redirects and Alt-Svc name it; zero means 443.
 	HTTPSPort int
+
+	// HTTP3 serves HTTP/3 beside the others, and announces it to their clients by Alt-Svc (RFC 7838). It has no effect without Config.ListenQUIC, nor where
+	// the PROXY protocol is on, which UDP does not have.
+	HTTP3 bool
 
 	// TrustedProxies may send X-Forwarded-For, -Proto and -Host, X-Real-IP and X-Request-Id that we believe.
 	TrustedProxies []netip.Prefix
@@ -127,7 +135,7 @@ type Site struct {
 // Metrics receives counts, without names. Implementations return at once and allocate nothing.
 type Metrics interface {
 	Handshake(ok bool, took time.Duration)
-	Request(protocol string, status int, took time.Duration) // protocol "h1" or "h2"; status 499 where the client left before there was one
+	Request(protocol string, status int, took time.Duration) // protocol "h1", "h2" or "h3"; status 499 where the client left before there was one
 	UpstreamError(class string)                              // upstream.Classify, without "canceled"
 	Connections(delta int)
 }

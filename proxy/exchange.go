@@ -23,6 +23,7 @@ type exchange struct {
 
 	start    time.Time
 	id       string     // X-Request-Id
+	peer     netip.Addr // who sent it
 	client   netip.Addr // who asks, by the word of a trusted proxy if there is one
 	trusted  bool       // the peer is a trusted proxy
 	host     string     // canonical host

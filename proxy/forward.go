@@ -1,12 +1,15 @@
 package proxy
 
 import (
+	"bytes"
+	"io"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	"gatelodge/proxy/upstream"
 )
@@ -14,6 +17,10 @@ import (
 // forward brings the request to the upstream of its site and the answer to the client. It is written out instead of httputil.ReverseProxy, which
 // rewrites queries, relays 1xx without bound, does not read and write at the same time over HTTP/1.1, and loses sight of upgraded connections.
 func (x *exchange) forward() {
+	if err := x.settleBody(); err != nil {
+		x.clientFailed(err)
+		return
+	}
 	in := &informer{x: x}
 	res, err := x.site.Upstream.RoundTrip(x.outgoing(in))
 	in.stop()
@@ -68,6 +75,34 @@ func outgoingURL(r *http.Request) *url.URL {
 		u.Opaque = path
 	}
 	return u
+}
+
+// settleBody finds out whether a request over HTTP/3 has a body. HTTP/2 says so in the header's frame (RFC 9113 §8.1), here it takes the end of the stream, or
+// the first byte of the body. Where no body is to be expected we wait for either; elsewhere the answer may have to come before the body.
+func (x *exchange) settleBody() error {
+	if x.conn.h3 == nil || x.r.ContentLength >= 0 || !isSafe(x.r.Method) && x.r.Method != http.MethodDelete {
+		return nil
+	}
+	rc := http.NewResponseController(x.ResponseWriter)
+	_ = rc.SetReadDeadline(time.Now().Add(x.srv.cfg.Limits.HeaderTimeout))
+	first := make([]byte, 1)
+	n, err := 0, error(nil)
+	for n == 0 && err == nil {
+		n, err = x.r.Body.Read(first)
+	}
+	_ = rc.SetReadDeadline(time.Time{})
+	switch {
+	case n > 0:
+		x.r.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(bytes.NewReader(first), x.r.Body), x.r.Body}
+	case err == io.EOF:
+		x.r.ContentLength, x.r.Body = 0, http.NoBody
+	default:
+		return err
+	}
+	return nil
 }
 
 // outgoingBody gives out the body of the request, if there is one, and sees to it that nothing is sent twice.
@@ -164,9 +199,14 @@ func (in *informer) informational(code int, header textproto.MIMEHeader) error {
 // continueBody tells a client that waits for it to send its body. Over HTTP/2 net/http hides the expectation and says 100 itself, when the
 // body is first read.
 func (x *exchange) continueBody() {
-	if h1 := x.conn.h1; h1 != nil && x.body != nil && x.r.Header["Expect"] != nil {
+	if x.body == nil || x.r.Header["Expect"] == nil {
+		return
+	}
+	if h1 := x.conn.h1; h1 != nil {
 		h1.dropContinue.Store(false)
 		x.WriteHeader(http.StatusContinue)
 		h1.dropContinue.Store(true)
+	} else if x.conn.h3 != nil {
+		x.WriteHeader(http.StatusContinue)
 	}
 }

@@ -70,7 +70,7 @@ func (st *state) clientOf(peer netip.Addr, fields []string) netip.Addr {
 // setForwarded writes who asked, how and for which host into the header towards the upstream, over whatever the client sent. A trusted proxy's
 // word is kept where it has one.
 func (x *exchange) setForwarded(h http.Header) {
-	proto, host, chain := "http", x.r.Host, x.conn.peer.String()
+	proto, host, chain := "http", x.r.Host, x.peer.String()
 	if x.conn.version != 0 {
 		proto = "https"
 	}

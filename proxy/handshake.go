@@ -107,11 +107,17 @@ func (s *Server) baseConfig() *tls.Config {
 	challenge.GetCertificate = s.getCertificate
 
 	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		c := hello.Conn.(*conn)
+		c := connOfHello(hello)
+		if c.h3 != nil {
+			c.Conn = hello.Conn // which knows the addresses, and no more
+		}
 		// RFC 8737 §3: the CA offers exactly this protocol. Who may be validated is for the certificates to say; no site is involved.
 		validation := len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmeALPN
 		i, ok := c.settle(hello.ServerName, !validation)
 		if ok && c.state.Sites[i].Passthrough != nil {
+			if c.h3 != nil { // QUIC cannot pass through: a client comes again by TCP
+				return refuse, nil
+			}
 			return nil, c.passTo(&c.state.Sites[i])
 		}
 		c.unwatch()
@@ -119,7 +125,7 @@ func (s *Server) baseConfig() *tls.Config {
 		case validation:
 			return challenge, nil
 		case !ok:
-			if c.state.UnknownClose {
+			if c.state.UnknownClose && c.h3 == nil {
 				_ = c.Close()
 			}
 			return refuse, nil
@@ -154,8 +160,8 @@ func (st *state) handshakeName(sni string, local net.Addr) string {
 		}
 		return name
 	}
-	if tcp, ok := local.(*net.TCPAddr); ok {
-		addr := tcp.AddrPort().Addr().Unmap().WithZone("").String()
+	if ap := addrPortOf(local); ap.IsValid() {
+		addr := ap.Addr().Unmap().WithZone("").String()
 		if site, ok := st.table.Site(addr); ok && slices.Contains(site.Hosts, addr) {
 			return addr
 		}
@@ -185,7 +191,7 @@ func (s *Server) newDoor(site *Site, policy *ClientAuth, tickets bool) door {
 
 // getCertificate asks for the certificate of the name that GetConfigForClient settled. The client's clock stands still meanwhile.
 func (s *Server) getCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c := hello.Conn.(*conn)
+	c := connOfHello(hello)
 	if c.name == "" {
 		return nil, nil
 	}

@@ -140,9 +140,10 @@ func (p *Passthrough) connect(ctx context.Context, c *conn, hello []byte) (net.C
 	return back, nil
 }
 
+// addrPortOf returns the address and port of TCP or UDP; it is not valid for anything else.
 func addrPortOf(a net.Addr) netip.AddrPort {
-	if tcp, ok := a.(*net.TCPAddr); ok {
-		return tcp.AddrPort()
+	if ap, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
+		return ap.AddrPort()
 	}
 	return netip.AddrPort{}
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/zap"
+
 	"gatelodge/proxy/proxytest"
 )
 
@@ -36,3 +38,5 @@ func certsOf(ca *proxytest.CA) []*x509.Certificate { return []*x509.Certificate{
 func pemOf(ca *proxytest.CA) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Cert().Raw}))
 }
+
+func zapBool(key string, v bool) zap.Field { return zap.Bool(key, v) }

@@ -7,12 +7,13 @@ import (
 
 // identify decides who asks and under which id. What the client says counts only if the peer is a trusted proxy.
 func (x *exchange) identify() {
-	x.client = x.conn.peer
+	x.peer = x.conn.client()
+	x.client = x.peer
 	if len(x.state.TrustedProxies) > 0 {
-		x.trusted = x.state.trusts(x.conn.peer)
+		x.trusted = x.state.trusts(x.peer)
 	}
 	if x.trusted {
-		x.client = x.state.clientOf(x.conn.peer, x.r.Header["X-Forwarded-For"])
+		x.client = x.state.clientOf(x.peer, x.r.Header["X-Forwarded-For"])
 		x.id = givenID(x.r.Header)
 	}
 	if x.id == "" {

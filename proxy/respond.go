@@ -111,8 +111,11 @@ func (x *exchange) flushSoon() *lateFlush {
 
 // stop returns when no flush is under way and none will be.
 func (f *lateFlush) stop() {
-	if f.stopped || f.timer.Stop() {
-		f.stopped = true
+	if f.stopped {
+		return
+	}
+	if f.timer.Stop() {
+		f.stopped = true // which nobody else reads any more
 		return
 	}
 	f.mu.Lock()
@@ -120,8 +123,8 @@ func (f *lateFlush) stop() {
 	f.mu.Unlock()
 }
 
-// watchdog resets an HTTP/2 stream whose client opens no window for Limits.StallTimeout. Over HTTP/1.1 every write has a deadline of its own; that of
-// an HTTP/2 stream would also end streams in which the upstream is silent.
+// watchdog resets an HTTP/2 stream whose client opens no window for Limits.StallTimeout. Over HTTP/1.1 and HTTP/3 every write has a deadline of its own
+// (h1Conn, h3Writer); that of an HTTP/2 stream would also end streams in which the upstream is silent.
 type watchdog struct {
 	x     *exchange
 	timer *time.Timer
@@ -132,7 +135,7 @@ type watchdog struct {
 func (x *exchange) watchWrites() *watchdog { return &watchdog{x: x} }
 
 func (w *watchdog) begin() {
-	if w.x.conn.h1 != nil {
+	if w.x.conn.h1 != nil || w.x.conn.h3 != nil {
 		return
 	}
 	w.mu.Lock()

@@ -33,12 +33,21 @@ func (x *exchange) route() {
 func (x *exchange) belongs(i int) bool {
 	c, site := x.conn, &x.state.Sites[i]
 	if c.binding != x.state.doors[i].binding {
-		if c.site == site.Name {
-			x.Header()["Connection"] = closeValue // the site asks for more than when the client came in: let it come again
+		if c.site == site.Name { // the site asks for more than when the client came in: let it come again
+			x.lastRequest()
 		}
 		return false
 	}
 	return x.host == c.name || site.lists(x.host) || c.showed(x.host)
+}
+
+// lastRequest ends the connection when the requests under way are done.
+func (x *exchange) lastRequest() {
+	if h := x.conn.h3; h != nil {
+		h.engine.own.Go(h.retire)
+		return
+	}
+	x.Header()["Connection"] = closeValue // for HTTP/2 net/http makes it a GOAWAY
 }
 
 // lists reports whether the host is the site's by what the operator wrote down, and not by somebody's permission.

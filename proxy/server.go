@@ -19,10 +19,15 @@ type Server struct {
 	cfg   Config
 	log   *zap.Logger
 	state atomic.Pointer[state]
-	tls   *tls.Config // what all sites share; its ticket keys outlive a reload
+
+	applying  sync.Mutex // one Apply at a time; guards announced
+	announced bool       // clients were told about HTTP/3
+
+	tls *tls.Config // what all sites share; its ticket keys outlive a reload
 
 	h1, h2           *http.Server // the engines below the seam: bytes to http.Handler
-	h1Queue, h2Queue *queue       // what they accept from
+	h3               *http3Engine
+	h1Queue, h2Queue *queue       // what the first two accept from
 	plain            http.Handler // port 80 after the checks: challenges, then redirect or site
 
 	serving             atomic.Bool
@@ -51,7 +56,7 @@ func New(cfg Config, set Settings) (*Server, error) {
 	if cfg.Challenges != nil {
 		s.plain = cfg.Challenges(s.plain)
 	}
-	s.h1, s.h2 = s.newHTTP1(), s.newHTTP2()
+	s.h1, s.h2, s.h3 = s.newHTTP1(), s.newHTTP2(), newHTTP3Engine(s)
 	if err := s.Apply(set); err != nil {
 		return nil, err
 	}
@@ -64,6 +69,13 @@ func (s *Server) Apply(set Settings) error {
 	if err != nil {
 		return err
 	}
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	http3 := set.HTTP3 && !set.ProxyProtocol.on() && s.cfg.ListenQUIC != nil
+	if err := s.h3.set(http3); err != nil {
+		return err
+	}
+	st.altSvc = s.altSvc(st, http3 && s.h3.serves())
 	s.state.Store(st)
 	return nil
 }
@@ -83,7 +95,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	s.handshaking, stopHandshakes = context.WithCancel(ctx)
 
 	var own sync.WaitGroup
-	failed := make(chan error, len(s.cfg.HTTPS)+len(s.cfg.HTTP))
+	failed := make(chan error, len(s.cfg.HTTPS)+len(s.cfg.HTTP)+1)
 	for _, l := range s.cfg.HTTPS {
 		own.Go(func() { s.accept(ctx, l, s.handshake, failed) })
 	}
@@ -92,6 +104,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	own.Go(func() { _ = s.h1.Serve(s.h1Queue) }) // ends when the queue is closed, and for no other reason
 	own.Go(func() { _ = s.h2.Serve(s.h2Queue) })
+	if err := s.h3.start(); err != nil {
+		failed <- err
+	}
 
 	var err error
 	select {
@@ -108,6 +123,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	stopHandshakes()
 	s.closeNow()
 	own.Wait()
+	s.h3.own.Wait()
 	s.handshakes.wait(nil)
 	s.requests.wait(nil)
 	return err
@@ -123,6 +139,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	var engines sync.WaitGroup
 	engines.Go(func() { _ = s.h1.Shutdown(ctx) })
 	engines.Go(func() { _ = s.h2.Shutdown(ctx) })
+	engines.Go(func() { s.h3.shutdown(ctx.Done()) })
 	engines.Wait()
 	s.requests.wait(ctx.Done()) // upgraded connections are requests too
 	if left := s.requests.count(); left > 0 {
@@ -137,6 +154,7 @@ func (s *Server) closeNow() {
 	s.closeListeners()
 	_ = s.h1.Close()
 	_ = s.h2.Close()
+	s.h3.stop(true)
 	s.tunnels.close()
 }
 

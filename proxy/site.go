@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"gatelodge/proxy/hostname"
 )
@@ -66,6 +67,8 @@ type state struct {
 	policies map[string]*ClientAuth
 	doors    []door // parallel to Settings.Sites
 	passes   bool   // some site passes TLS through
+	asks     bool   // somebody is asked about names that clients bring, and may be told their address
+	altSvc   []string
 }
 
 // door is how one gets into a site by TLS.
@@ -94,6 +97,7 @@ func (s *Server) newState(set Settings) (*state, error) {
 	st := &state{Settings: set, table: table, policies: policies, doors: make([]door, len(set.Sites))}
 	for i := range set.Sites {
 		st.passes = st.passes || set.Sites[i].Passthrough != nil
+		st.asks = st.asks || set.Sites[i].OnDemand || slices.Contains(set.Sites[i].Hosts, "*")
 		st.doors[i] = s.newDoor(&set.Sites[i], policies[set.Sites[i].ClientAuth], !set.NoTickets)
 	}
 	return st, nil

@@ -10,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
 )
 
 // Client returns a client that reaches the proxy in the mode, whatever host its URLs name, and does not follow redirects.
@@ -18,6 +21,11 @@ func (p *Proxy) Client(mode Mode) *http.Client { return p.ClientWith(mode, &tls.
 // ClientWith is Client with more to its handshakes than the roots, which it adds.
 func (p *Proxy) ClientWith(mode Mode, cfg *tls.Config) *http.Client {
 	cfg.RootCAs = p.CA.Pool
+	if mode.H3 {
+		tr := &http3.Transport{TLSClientConfig: cfg, DisableCompression: true, Dial: p.connectQUIC, MaxResponseHeaderBytes: 1 << 20}
+		p.t.Cleanup(func() { _ = tr.Close() })
+		return &http.Client{Transport: tr, Timeout: 20 * time.Second, CheckRedirect: noRedirect}
+	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(!mode.H2)
 	protocols.SetHTTP2(mode.H2)
@@ -28,7 +36,14 @@ func (p *Proxy) ClientWith(mode Mode, cfg *tls.Config) *http.Client {
 		DisableCompression: true,
 	}
 	p.t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &http.Client{Transport: tr, Timeout: 20 * time.Second, CheckRedirect: noRedirect}
+}
+
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// connectQUIC opens a QUIC connection to the proxy.
+func (p *Proxy) connectQUIC(ctx context.Context, _ string, cfg *tls.Config, qcfg *quic.Config) (*quic.Conn, error) {
+	return quic.DialAddrEarly(ctx, p.HTTPS, cfg, qcfg)
 }
 
 // connect opens a connection for the mode and sends what comes before all else.

@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -34,13 +35,17 @@ type Mode struct {
 var (
 	H1    = Mode{Name: "h1 over TLS", TLS: true}
 	H2    = Mode{Name: "h2", TLS: true, H2: true}
+	H3    = Mode{Name: "h3", TLS: true, H3: true}
 	Plain = Mode{Name: "plain h1"}
 )
+
+// Modes are all of them.
+var Modes = []Mode{H1, H2, H3, Plain}
 
 // Run runs one test body over every mode, or over those that are given.
 func Run(t *testing.T, body func(t *testing.T, mode Mode), modes ...Mode) {
 	if len(modes) == 0 {
-		modes = []Mode{H1, H2, Plain}
+		modes = Modes
 	}
 	for _, m := range modes {
 		t.Run(m.Name, func(t *testing.T) { body(t, m) })
@@ -177,6 +182,13 @@ func StartWith(t testing.TB, set proxy.Settings, edit func(*proxy.Config, *proxy
 	cfg := proxy.Config{
 		HTTPS: []net.Listener{https}, HTTP: []net.Listener{http}, GetCertificate: p.CA.GetCertificate,
 		Logger: zap.New(logCore), AccessLog: zap.New(accessCore), Metrics: p.Metrics,
+		ListenQUIC: func() ([]net.PacketConn, error) {
+			if strings.HasPrefix(p.HTTPS, "/") {
+				return nil, nil
+			}
+			c, err := net.ListenPacket("udp", p.HTTPS)
+			return []net.PacketConn{c}, err
+		},
 	}
 	if edit != nil {
 		edit(&cfg, &set)
@@ -226,8 +238,8 @@ func Site(t testing.TB, to string, hosts ...string) proxy.Site {
 	return proxy.Site{Name: hosts[0], Hosts: hosts, Upstream: pool, AccessLog: true}
 }
 
-// Sites is Settings with these sites, plain HTTP served.
-func Sites(sites ...proxy.Site) proxy.Settings { return proxy.Settings{Sites: sites} }
+// Sites is Settings with these sites, plain HTTP served, and HTTP/3.
+func Sites(sites ...proxy.Site) proxy.Settings { return proxy.Settings{Sites: sites, HTTP3: true} }
 
 // Upstream serves h until the test ends and returns its address as a URL.
 func Upstream(t testing.TB, h http.HandlerFunc) string {
