@@ -69,6 +69,7 @@ unknown_names_per_ip = "0"
 
 [storage]
 kind = "s3"
+path = %q
 
 [storage.s3]
 endpoint   = %q
@@ -100,7 +101,7 @@ names_file = %q
 hosts     = ["*"]
 on_demand = true
 to        = %q
-`, n.https, n.http, f.bucket.url, f.path(fmt.Sprintf("copy%d", n.n)), f.path("kek"), "unix://"+f.path(fmt.Sprintf("admin%d.sock", n.n)),
+`, n.https, n.http, f.path("host"), f.bucket.url, f.path(fmt.Sprintf("copy%d", n.n)), f.path("kek"), "unix://"+f.path(fmt.Sprintf("admin%d.sock", n.n)),
 		directory, f.path("root.pem"), f.path("names"), f.upstream.URL)
 }
 

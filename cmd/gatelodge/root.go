@@ -18,7 +18,7 @@ func internalRootCommand() *cobra.Command {
 		Short: "Print the root certificate of the internal CA (PEM), which clients of its names must trust",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withStore(cmd, file, func(ctx context.Context, s *store) error {
+			return withStore(cmd, file, func(ctx context.Context, _ *config.Config, s *store) error {
 				ca, err := localca.New(localca.Config{Name: config.InternalCAName, Store: s, Logger: zap.NewNop()})
 				if err != nil {
 					return err

@@ -15,14 +15,14 @@ import (
 // storageCommand works on the storage itself, whether or not processes serve from it.
 func storageCommand() *cobra.Command {
 	var file string
-	cmd := &cobra.Command{Use: "storage", Short: "Work on what is stored: rotate the keys that seal it"}
+	cmd := &cobra.Command{Use: "storage", Short: "Work on what is stored: bring certificates in and out, rotate the keys that seal it"}
 	cmd.PersistentFlags().StringVarP(&file, "config", "c", "", "configuration `FILE` that names the storage")
-	cmd.AddCommand(rekeyCommand(&file))
+	cmd.AddCommand(importCommand(&file), exportCommand(&file), copyCommand(&file), rekeyCommand(&file))
 	return cmd
 }
 
 // withStore opens the storage of the configuration for a command.
-func withStore(cmd *cobra.Command, file string, do func(ctx context.Context, s *store) error) error {
+func withStore(cmd *cobra.Command, file string, do func(ctx context.Context, cfg *config.Config, s *store) error) error {
 	cfg := config.Default()
 	if file != "" {
 		var err error
@@ -34,7 +34,7 @@ func withStore(cmd *cobra.Command, file string, do func(ctx context.Context, s *
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(cmd.Context(), s), s.Close())
+	return errors.Join(do(cmd.Context(), cfg, s), s.Close())
 }
 
 func rekeyCommand(file *string) *cobra.Command {
@@ -46,13 +46,13 @@ func rekeyCommand(file *string) *cobra.Command {
 			"nodes, then first, run this, and take the old key out when --check finds nothing that is sealed with it.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withStore(cmd, *file, func(ctx context.Context, s *store) error {
-				if s.sealed == nil {
-					return errors.New("nothing is sealed: storage.encryption.keys is empty")
-				}
+			return withStore(cmd, *file, func(ctx context.Context, _ *config.Config, s *store) error {
 				result, err := s.sealed.Rekey(ctx, options)
 				if result != nil {
 					fmt.Fprintln(cmd.OutOrStdout(), result)
+				}
+				if err == nil && !result.Done() {
+					err = errors.New("not everything is sealed with the first key")
 				}
 				return err
 			})

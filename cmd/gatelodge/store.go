@@ -16,7 +16,7 @@ import (
 // store is the storage of a configuration, with what has to be closed after it.
 type store struct {
 	storage.Store
-	sealed *storage.Sealed // nil without keys
+	sealed *storage.Sealed // also without keys: then what is sealed is told apart from what is damaged
 	layers []interface{ Close() error }
 }
 
@@ -36,10 +36,9 @@ func openStore(ctx context.Context, cfg config.Storage, log *zap.Logger) (_ *sto
 	if err := s.openBase(ctx, cfg, log); err != nil {
 		return nil, err
 	}
-	if len(keys) == 0 && !cfg.Encryption.Require {
-		return s, nil
-	}
-	if s.sealed, err = storage.NewSealed(ctx, s.Store, storage.SealConfig{Keys: keys, Require: cfg.Encryption.Require}, log); err != nil {
+	sealing, cancel := context.WithTimeout(ctx, 2*time.Second) // a bucket that hangs must not keep a local copy from serving
+	defer cancel()
+	if s.sealed, err = storage.NewSealed(sealing, s.Store, storage.SealConfig{Keys: keys, Require: cfg.Encryption.Require}, log); err != nil {
 		return nil, err
 	}
 	s.Store = s.sealed
