@@ -77,6 +77,7 @@ func FuzzLinks(f *testing.F) {
 	for _, s := range []string{`<https://ca.test/dir>;rel="index"`, `</a>;rel=up, </b>;rel="up"`, `<`, `<>;rel=up`, `</x>;title="a,";rel="help`, `<%zz>;rel=up`} {
 		f.Add(s, "up")
 	}
+	f.Add(`<https://ca.test/cert/1/1>;rel="alternate", </cert/1/2>;rel=alternate;type="application/pem-certificate-chain"`, "alternate")
 	base, _ := url.Parse("https://ca.test/")
 	f.Fuzz(func(t *testing.T, field, rel string) {
 		for _, l := range links(http.Header{"Link": {field}}, rel, base) {

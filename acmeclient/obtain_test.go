@@ -1,6 +1,10 @@
 package acmeclient
 
 import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
 	"testing"
 )
@@ -33,5 +37,23 @@ func TestObtain_IssuesByEachChallengeType(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestObtain_IssuesForEachKeyType: an RSA and an ECDSA certificate for one name are two orders, for two keys.
+func TestObtain_IssuesForEachKeyType(t *testing.T) {
+	c, _, _, _ := setup(t, pebbleOptions{})
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, key := range map[string]crypto.Signer{"P-256": newKey(t), "P-384": p384, "RSA 2048": rsaKey(t, 2048), "RSA 3072": rsaKey(t, 3072)} {
+		cert := obtain(t, c, requestFor(t, key, "www.example.test"))
+		if public, ok := leafOf(t, cert).PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(key.Public()) {
+			t.Errorf("%s: the certificate is for another key", name)
+		}
+		if err := c.Revoke(t.Context(), cert.Chain, key, ReasonKeyCompromise); err != nil { // signed by that key
+			t.Errorf("%s: revoke: %v", name, err)
+		}
 	}
 }
