@@ -55,7 +55,11 @@ func New(cfg Config) (*Client, error) {
 	c.negotiator = newNegotiator(&c.cfg, c.wire, log)
 	c.negotiator.forgive = c.limits.forgive
 	c.negotiator.join = func(ctx context.Context, dir *directory) error {
-		_, err := c.account(ctx, c.v2(dir))
+		acct, err := c.account(ctx, c.v2(dir))
+		if err == nil && acct.V1 != nil && acct.V1.URL != acct.URL {
+			c.log.Warn("the account has another URL over ACME v2: CAA and DNS records that name the old one need a change",
+				zap.String("old_account", acct.V1.URL), zap.String("account", acct.URL))
+		}
 		return err
 	}
 	return c, nil

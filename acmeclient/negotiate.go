@@ -111,7 +111,7 @@ func (g *negotiator) former(p Protocol) *directory {
 
 // directory returns the stored v1 directory as one.
 func (v *v1Directory) directory() *directory {
-	return &directory{url: v.URL, endpoints: v.Endpoints, terms: v.Terms}
+	return &directory{url: v.URL, endpoints: v.Endpoints, terms: v.Terms, caa: v.CAA}
 }
 
 // downgraded is the Problem of every operation while a downgrade is suspected. Nothing is sent.

@@ -85,7 +85,7 @@ func (g *negotiator) pause(n negotiation, err error, failures int, now time.Time
 	case n.State == stateSuspected:
 		return jitter(suspectedProbe, 0.2)
 	case speaks == ProtocolV2:
-		return g.pauseV2(n, now)
+		return max(g.pauseV2(n, now), jitter(backoff, 0.2))
 	case n.State == stateUpgrading && n.Trouble == "":
 		return max(n.Since.Add(upgradePause).Sub(now), backoff) + rand.N(nodeSpread)
 	case n.Trouble != "":

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -251,6 +253,32 @@ func testDowngrade(t *testing.T, shows fault) {
 	}
 }
 
+// TestWatch_TheFleetFollowsAReset of one node, within minutes and without a restart.
+func TestWatch_TheFleetFollowsAReset(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, devca.Config{Protocols: devca.ProtocolsBeside})
+		b.Upgrade()
+		c, other := b.client(t, b.twoAddresses), b.client(t, b.twoAddresses)
+		waitFor(t, c, "v2", time.Minute)
+		waitFor(t, other, "v2", time.Minute)
+		b.fail(reply("/v2/", 404, "text/plain", "not here"))
+		waitFor(t, c, "downgrade-suspected", 13*time.Hour)
+		waitFor(t, other, "downgrade-suspected", 13*time.Hour)
+		if s, err := c.Reset(t.Context()); err != nil || s.Negotiation.State != "v1" {
+			t.Fatalf("reset: %+v, %v", s, err)
+		}
+		time.Sleep(5 * time.Minute)
+		for _, c := range []*Client{c, other} {
+			if cert := obtain(t, c, newRequest(t, "a.localhost")); cert.Protocol != ProtocolV1 {
+				t.Errorf("certificate is %+v", cert)
+			}
+		}
+		if n := b.Stats().Accounts; n != 1 {
+			t.Errorf("%d accounts", n)
+		}
+	})
+}
+
 func TestWatch_AFleetAsksAsOftenAsOneNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, devca.Config{Protocols: devca.ProtocolsV1})
@@ -287,6 +315,29 @@ func TestWatch_ComesBackMoreAndMoreRarelyToACAThatIsDown(t *testing.T) {
 			t.Errorf("negotiated after %v", took)
 		}
 	})
+}
+
+// TestWatch_ARestartInAnOutageIsPatient: v2 is known from the store, but its directory is not.
+func TestWatch_ARestartInAnOutageIsPatient(t *testing.T) {
+	for _, weather := range []fault{reply("/", 503, "text/html", "<html>"), reply("/", 403, "text/html", "<html>"), reply("/", 200, "text/html", "<html>")} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBubble(t, devca.Config{})
+			c := b.client(t)
+			waitFor(t, c, "v2", time.Minute)
+			_ = c.Close()
+			b.fail(weather)
+			c = b.client(t)
+			before := len(b.requests(0))
+			time.Sleep(24 * time.Hour)
+			synctest.Wait()
+			if n := len(b.requests(before)); n > 300*3 {
+				t.Errorf("%d requests in a day", n)
+			}
+			b.fail()
+			time.Sleep(19 * time.Minute)
+			obtain(t, c, newRequest(t, "a.localhost"))
+		})
+	}
 }
 
 // TestWatch_SeesNewFeaturesWithoutARestart: renewalInfo and profiles may appear any day.
@@ -516,3 +567,72 @@ func (m *countedNegotiation) Transition(_, from, to string) {
 func (m *countedNegotiation) DowngradeSuspected(string) { m.suspected++ }
 func (m *countedNegotiation) V1Used(string)             { m.used++ }
 func (m *countedNegotiation) V2Refused(string)          { m.refused++ }
+
+// TestWatch_NothingThatHappensLeadsBack: a CA on v1 that is well, down, in a brownout or behind somebody else's web page from day to day, and gains v2 some day. A
+// seed that fails becomes a case.
+func TestWatch_NothingThatHappensLeadsBack(t *testing.T) {
+	for seed := range uint64(2) {
+		for _, protocols := range []devca.Protocols{devca.ProtocolsV1, devca.ProtocolsBeside} {
+			synctest.Test(t, func(t *testing.T) { testWeather(t, seed, protocols) })
+		}
+	}
+}
+
+func testWeather(t *testing.T, seed uint64, protocols devca.Protocols) {
+	rnd := rand.New(rand.NewPCG(seed, 7))
+	b := newBubble(t, devca.Config{Protocols: protocols})
+	var c *Client
+	restart := func() {
+		if c != nil {
+			_ = c.Close()
+		}
+		c = b.client(t, func(cfg *Config) {
+			if protocols == devca.ProtocolsBeside {
+				b.twoAddresses(cfg)
+			}
+		})
+	}
+	restart()
+	upgrade, v2, orders := 30+rnd.IntN(60), false, 0
+	for day := range 120 {
+		weather := []fault{nil, nil, nil, reply("/", 503, "text/html", "<html>"), reply("/", 403, "application/problem+json", brown), reply("/", 200, "text/html", "<html>")}[rnd.IntN(6)]
+		b.fail()
+		if weather != nil {
+			b.fail(weather)
+		}
+		if day == upgrade {
+			b.Upgrade()
+		}
+		if rnd.IntN(20) == 0 {
+			restart()
+		}
+		time.Sleep(time.Duration(rnd.IntN(24)) * time.Hour)
+		synctest.Wait()
+		before := len(b.requests(0))
+		cert, err := c.Obtain(t.Context(), newRequest(t, fmt.Sprintf("d%d.localhost", day)))
+		switch {
+		case err == nil:
+			orders++
+			v2 = v2 || cert.Protocol == ProtocolV2
+		case weather == nil && day > 0 && time.Until(retryOf(err)) <= 0:
+			t.Errorf("seed %d, %s, day %d: %v", seed, protocols, day, err)
+		}
+		for _, line := range b.requests(before) {
+			if v2 && strings.HasPrefix(line, "POST "+pathsV1) {
+				t.Errorf("seed %d, %s, day %d: %s after v2", seed, protocols, day, line)
+			}
+		}
+		time.Sleep(24 * time.Hour)
+	}
+	if s := c.Status().Negotiation.State; !v2 || s != "v2" || orders < 40 || b.Stats().Accounts != 1 {
+		t.Errorf("seed %d, %s: state %q, v2 %v, %d orders, %d accounts", seed, protocols, s, v2, orders, b.Stats().Accounts)
+	}
+}
+
+func retryOf(err error) time.Time {
+	var p *Problem
+	if errors.As(err, &p) {
+		return p.retryAt
+	}
+	return time.Time{}
+}

@@ -111,6 +111,7 @@ type v1Directory struct {
 	URL       string            `json:"url"`
 	Endpoints map[string]string `json:"endpoints"`
 	Terms     string            `json:"terms,omitempty"`
+	CAA       []string          `json:"caa,omitempty"` // names of the CA in CAA records
 }
 
 // next returns what is known after a sight, and what to do.

@@ -46,7 +46,7 @@ func (g *negotiator) lookOnce(ctx context.Context, at place) (sight, *directory,
 		return s, dir, nil
 	case sawV1:
 		g.wire.noncesV1.add(&nonces)
-		s.v1 = &v1Directory{URL: url, Endpoints: dir.v1Endpoints(), Terms: dir.terms}
+		s.v1 = &v1Directory{URL: url, Endpoints: dir.v1Endpoints(), Terms: dir.terms, CAA: dir.caa}
 		s.says = fmt.Sprintf("%s has %s, and no key of v2", url, strings.Join(v1Keys, ", "))
 		return s, nil, nil
 	}
