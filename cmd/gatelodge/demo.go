@@ -91,7 +91,7 @@ func (d *demo) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.greet(portOf(p.https[0]))
+	d.greet(portOf(p.https.Listeners[0]))
 	if d.acme == "upgrade" {
 		var upgrading sync.WaitGroup
 		defer upgrading.Wait()

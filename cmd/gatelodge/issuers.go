@@ -15,6 +15,7 @@ import (
 
 	"gatelodge/acmeclient"
 	"gatelodge/cmd/internal/config"
+	"gatelodge/cmd/internal/metrics"
 	"gatelodge/proxy/certs"
 	"gatelodge/storage"
 )
@@ -54,12 +55,16 @@ func (a *acmeIssuer) Issue(ctx context.Context, r *certs.Request) (*certs.Issued
 		"account":      cert.Account,
 		"order":        cert.Order,
 		"certificate":  cert.URL,
+		"profile":      cert.Profile,
 	}}, nil
 }
 
 // RenewalInfo implements certs.RenewalInformer.
 func (a *acmeIssuer) RenewalInfo(ctx context.Context, chain [][]byte) (certs.RenewalInfo, error) {
 	info, err := a.client.RenewalInfo(ctx, chain)
+	if errors.Is(err, acmeclient.ErrNoRenewalInfo) {
+		err = fmt.Errorf("%w: %w", certs.ErrNoRenewalInfo, err)
+	}
 	return certs.RenewalInfo{
 		Window: certs.Window{Start: info.Start, End: info.End}, Explanation: info.Explanation, NextCheck: info.NextCheck,
 	}, err
@@ -69,6 +74,8 @@ func (a *acmeIssuer) RenewalInfo(ctx context.Context, chain [][]byte) (certs.Ren
 func (a *acmeIssuer) Revoke(ctx context.Context, chain [][]byte, key crypto.Signer, reason int) error {
 	return a.client.Revoke(ctx, chain, key, reason)
 }
+
+var _ acmeclient.NegotiationMetrics = (*metrics.ACME)(nil)
 
 // acmeIssuers are the CAs of a configuration. A reload keeps the clients of those that did not change, with their nonces, limits and orders.
 type acmeIssuers struct {
@@ -201,7 +208,7 @@ func (a *acmeIssuers) open(ca config.CA, challenges []string, dns *acmeclient.DN
 		Protocol: acmeclient.Protocol(ca.ACMEVersion),
 		EAB:      eab,
 		Profile:  ca.Profile, ProfileRequired: ca.ProfileRequired, PreferredChain: ca.PreferredChain,
-		Roots:      roots,
+		Roots: roots, Private: len(ca.Names) > 0,
 		Contact:    ca.Contact,
 		AgreeTerms: ca.AgreeTerms,
 		Challenges: challenges,

@@ -36,8 +36,8 @@ type program struct {
 	local     *localca.CA
 	certs     *certs.Manager
 	proxy     *proxy.Server
-	http      []net.Listener
-	https     []net.Listener
+	http      *proxy.Sockets
+	https     *proxy.Sockets
 
 	reloading sync.Mutex // one reload at a time; guards settings
 	settings  *settings
@@ -69,10 +69,7 @@ func newProgram(cfg *config.Config, load func() (*config.Config, error)) (_ *pro
 	if p.store, err = openStore(opening, cfg.Storage, p.log.Named("storage")); err != nil {
 		return nil, err
 	}
-	if p.https, err = listen(cfg.Listen.HTTPS); err != nil {
-		return nil, err
-	}
-	if p.http, err = listen(cfg.Listen.HTTP); err != nil {
+	if err = p.listen(cfg.Listen); err != nil {
 		return nil, err
 	}
 	return p, p.join(cfg)
@@ -96,8 +93,12 @@ func (p *program) join(cfg *config.Config) error {
 	}, p.settings.certs); err != nil {
 		return err
 	}
+	groups, err := proxy.ParseGroups(cfg.TLS.Groups)
+	if err != nil {
+		return err
+	}
 	p.proxy, err = proxy.New(proxy.Config{
-		HTTPS: p.https, HTTP: p.http,
+		HTTPS: p.https.Listeners, HTTP: p.http.Listeners, ListenQUIC: p.https.ListenQUIC, Groups: groups,
 		GetCertificate: p.certs.GetCertificate,
 		Challenges:     p.responder.HTTP,
 		Limits:         limitsOf(cfg),
@@ -127,8 +128,8 @@ func (p *program) newSettings(cfg *config.Config) (*settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(p.https) > 0 {
-		s.proxy.HTTPSPort = portOf(p.https[0])
+	if len(p.https.Listeners) > 0 {
+		s.proxy.HTTPSPort = portOf(p.https.Listeners[0])
 	}
 	return s, nil
 }
@@ -164,7 +165,7 @@ func (p *program) run(ctx context.Context) error {
 
 	served := make(chan error, 1)
 	go func() { served <- p.proxy.Serve(work) }()
-	p.log.Info("serving", zap.String("version", version), zap.Strings("https", addresses(p.https)), zap.Strings("http", addresses(p.http)),
+	p.log.Info("serving", zap.String("version", version), zap.Strings("https", addresses(p.https.Listeners)), zap.Strings("http", addresses(p.http.Listeners)),
 		zap.Int("sites", len(p.cfg.Load().Sites)), zap.String("storage", p.cfg.Load().Storage.Kind))
 	select {
 	case err := <-served:
@@ -242,8 +243,10 @@ func (p *program) close() {
 	if p.settings != nil {
 		p.settings.pools.closeBut(nil)
 	}
-	for _, ln := range append(p.http, p.https...) {
-		_ = ln.Close()
+	for _, sockets := range []*proxy.Sockets{p.http, p.https} {
+		if sockets != nil {
+			_ = sockets.Close()
+		}
 	}
 	if p.store != nil {
 		_ = p.store.Close()
@@ -256,22 +259,28 @@ func (p *program) close() {
 	}
 }
 
-func listen(addrs []config.Address) ([]net.Listener, error) {
-	var all []net.Listener
-	for _, a := range addrs {
-		ln, err := net.Listen("tcp", string(a))
-		if err != nil {
-			for _, l := range all {
-				_ = l.Close()
-			}
-			if errors.Is(err, fs.ErrPermission) {
-				err = fmt.Errorf("%w: ports below 1024 need root or the capability CAP_NET_BIND_SERVICE; listen.https and listen.http choose others", err)
-			}
-			return nil, fmt.Errorf("listen: %w", err)
-		}
-		all = append(all, ln)
+// listen opens the sockets, or takes those that systemd opened.
+func (p *program) listen(cfg config.Listen) (err error) {
+	opener := proxy.NewOpener()
+	opener.ReusePort = cfg.ReusePort
+	if p.https, err = opener.Open(texts(cfg.HTTPS)); err == nil {
+		p.http, err = opener.Open(texts(cfg.HTTP))
 	}
-	return all, nil
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w: ports below 1024 need root or the capability CAP_NET_BIND_SERVICE; listen.https and listen.http choose others", err)
+	}
+	if unused := opener.Unused(); len(unused) > 0 && err == nil {
+		p.log.Warn("systemd passed sockets that no listen key names", zap.Strings("sockets", unused))
+	}
+	return err
+}
+
+func texts(addrs []config.Address) []string {
+	var all []string
+	for _, a := range addrs {
+		all = append(all, string(a))
+	}
+	return all
 }
 
 func addresses(lns []net.Listener) []string {

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 
 	"go.uber.org/zap"
@@ -40,14 +43,15 @@ func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission
 	var own []certs.Policy
 	var errs []error
 	for _, site := range cfg.Resolve() {
-		to, err := s.pools.open(site, before)
+		ps, err := s.newSite(site, before)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("site %s: %w", site.Name, err))
 			continue
 		}
-		s.proxy.Sites = append(s.proxy.Sites, proxy.Site{
-			Name: site.Name, Hosts: site.Hosts, Upstream: to, AccessLog: site.AccessLog, BodyBytes: site.BodyBytes,
-		})
+		s.proxy.Sites = append(s.proxy.Sites, ps)
+		if ps.Passthrough != nil {
+			continue // its certificates are not ours
+		}
 		policy := certs.Policy{Site: site.Name, OnDemand: site.OnDemand, CAs: site.CAs, CertFile: site.CertFile, KeyFile: site.KeyFile}
 		for _, host := range site.Hosts {
 			errs = append(errs, table.Add(host, policy))
@@ -56,10 +60,23 @@ func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission
 			own = append(own, policy)
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.ClientAuth)) { // one that cannot be loaded refuses the start, or the reload
+		policy, err := proxy.LoadClientAuth(name, cfg.ClientAuth[name].CA, cmp.Or(cfg.ClientAuth[name].Mode, "require"))
+		errs = append(errs, err)
+		s.proxy.ClientAuth = append(s.proxy.ClientAuth, policy)
+	}
 	if err := errors.Join(errs...); err != nil {
 		s.pools.closeBut(before)
 		return nil, err
 	}
+	s.proxy.HTTP3 = cfg.Listen.HTTP3 && cfg.Listen.ProxyProtocol == "off"
+	s.proxy.ProxyProtocol = proxy.ProxyProtocol{
+		V1: cfg.Listen.ProxyProtocol == "v1" || cfg.Listen.ProxyProtocol == "any", V2: cfg.Listen.ProxyProtocol == "v2" || cfg.Listen.ProxyProtocol == "any",
+		From: cfg.Listen.ProxyProtocolFrom,
+	}
+	s.proxy.UnknownDefault = cfg.TLS.UnknownName == "default"
+	s.proxy.NoTickets = cfg.TLS.SessionTickets == "off"
+	s.proxy.HandshakesPerClient = cfg.Listen.Limits.HandshakesPerIP.PerSecond()
 	s.proxy.RedirectHTTP = cfg.Listen.Redirect && len(cfg.Listen.HTTPS) > 0
 	s.proxy.TrustedProxies = cfg.Listen.TrustedProxies
 	s.proxy.UnknownClose = cfg.TLS.UnknownName == "close"
@@ -74,12 +91,30 @@ func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission
 		MaxWait:          cfg.OnDemand.MaxWait,
 		Backoff:          cfg.Issue.Backoff,
 		InFlight:         cfg.Issue.Budget.InFlight,
+		Failover:         certs.Failover{After: cfg.Issue.Failover.After, BackAfter: cfg.Issue.Failover.BackAfter},
+		Keys:             cfg.Issue.Keys,
+		ARI:              cfg.Issue.ARI,
 		RenewAt:          cfg.Issue.RenewAt.Float(),
 		DefaultName:      cfg.TLS.DefaultName,
 		CacheBytes:       int64(cfg.Cache.Memory),
 		Negative:         cfg.Cache.Negative,
 	}
 	return s, nil
+}
+
+// newSite is a site as the proxy sees it.
+func (s *settings) newSite(site config.ResolvedSite, before pools) (proxy.Site, error) {
+	ps := proxy.Site{
+		Name: site.Name, Hosts: site.Hosts, AccessLog: site.AccessLog, BodyBytes: site.BodyBytes,
+		OnDemand: site.OnDemand, HSTS: site.HSTS, ClientAuth: site.ClientAuth,
+	}
+	var err error
+	if site.Passthrough != "" {
+		ps.Passthrough, err = proxy.ParsePassthrough(site.Passthrough)
+		return ps, err
+	}
+	ps.Upstream, err = s.pools.open(site, before)
+	return ps, err
 }
 
 // unknownPerClient turns "no limit", zero in the configuration, into what certs takes for it.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatelodge/cmd/internal/config"
+	"gatelodge/proxy"
 	"gatelodge/proxy/certs"
 	"gatelodge/storage"
 )
@@ -18,6 +20,11 @@ func verifyFiles(cfg *config.Config) error {
 	for _, ca := range cfg.CAs {
 		if _, err := loadRoots(ca.Roots); err != nil {
 			errs = append(errs, fmt.Errorf("ca %q: %w", ca.Name, err))
+		}
+	}
+	for name, policy := range cfg.ClientAuth {
+		if _, err := proxy.LoadClientAuth(name, policy.CA, cmp.Or(policy.Mode, "require")); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	for _, site := range cfg.Resolve() {

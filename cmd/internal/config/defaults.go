@@ -46,6 +46,8 @@ func defaultsAt(p paths) *Config {
 			Keys:       []string{"ecdsa-p256"},
 			Challenges: []string{"tls-alpn-01", "http-01"},
 			RenewAt:    Fraction{Num: 2, Den: 3},
+			ARI:        true,
+			Failover:   Failover{After: 5, BackAfter: day},
 			Preflight:  "off",
 			Backoff:    []time.Duration{time.Minute, 10 * time.Minute, 100 * time.Minute, day},
 			Budget:     Budget{InFlight: 32},

@@ -59,7 +59,7 @@ func TestExample_MentionsEveryKeyThatWorks(t *testing.T) {
 	mentioned := map[string]bool{}
 	for path := range f.places {
 		pattern := regexp.MustCompile(`\[\d+\]`).ReplaceAllString(path, "[]")
-		mentioned[regexp.MustCompile(`^(upstream|dns)\.[^.]+`).ReplaceAllString(pattern, "$1.*")] = true
+		mentioned[regexp.MustCompile(`^(upstream|dns|client_auth)\.[^.]+`).ReplaceAllString(pattern, "$1.*")] = true
 	}
 	for _, key := range leaves(reflect.TypeFor[Config](), "") {
 		works := !slices.ContainsFunc(pending, func(r pendingRow) bool {
@@ -121,7 +121,7 @@ func defaultAt(defaults *Config, path string) (reflect.Value, bool) {
 	for _, e := range []struct {
 		prefix string
 		value  any
-	}{{`^ca\[0\]\.`, &defaults.CAs[0]}, {`^ca\[\d+\]\.`, &CA{}}, {`^site\[\d+\]\.`, &Site{}}, {`^upstream\.\w+\.`, &Upstream{}}, {`^dns\.\w+\.`, &DNS{}}} {
+	}{{`^ca\[0\]\.`, &defaults.CAs[0]}, {`^ca\[\d+\]\.`, &CA{}}, {`^site\[\d+\]\.`, &Site{}}, {`^upstream\.\w+\.`, &Upstream{}}, {`^dns\.\w+\.`, &DNS{}}, {`^client_auth\.\w+\.`, &ClientAuth{}}} {
 		if prefix := regexp.MustCompile(e.prefix).FindString(path); prefix != "" {
 			v := reflect.ValueOf(e.value).Elem()
 			prepare(v)

@@ -38,6 +38,10 @@ func (c *Config) explainProcess(b *strings.Builder) {
 }
 
 func (c *Config) explainSite(b *strings.Builder, s *ResolvedSite) {
+	if s.Passthrough != "" {
+		fmt.Fprintf(b, "\nsite %s -> %s, TLS not terminated here\n  %s\n", s.Name, s.Passthrough, strings.Join(s.Hosts, "  "))
+		return
+	}
 	to := s.Upstream.To[0].String()
 	if s.UpstreamName != to {
 		to = "@" + s.UpstreamName + " (" + to + ")"

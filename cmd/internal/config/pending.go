@@ -33,25 +33,12 @@ type pendingRow struct {
 
 // pending is the one list of what is known but not there yet.
 var pending = []pendingRow{
-	{Key: "listen.http[]", Feature: "taking a socket from systemd", Now: `give an address: ":80"`, NotBegin: "fd:"},
-	{Key: "listen.https[]", Feature: "taking a socket from systemd", Now: `give an address: ":443"`, NotBegin: "fd:"},
-	{Key: "listen.http3", Feature: "HTTP/3", Now: "leave it out or write false: HTTP/1.1 and HTTP/2 are served", Only: []string{"false"}},
-	{Key: "listen.proxy_protocol", Feature: "the PROXY protocol", Now: `leave it out or write "off"`, Only: []string{`"off"`}},
-	{Key: "listen.proxy_protocol_from", Feature: "the PROXY protocol", Now: "leave it out; listen.trusted_proxies works", Only: []string{"[]"}},
-	{Key: "listen.reuse_port", Feature: "sharing a port between processes", Now: "leave it out or write false", Only: []string{"false"}},
-	{Key: "listen.limits.handshakes_per_ip", Feature: "a limit of handshakes by address", Now: `leave it out or write "0"; unknown_names_per_ip works`, Only: []string{`"0"`}},
 
-	{Key: "tls.groups", Feature: "choosing key exchange groups", Now: "leave it out", Only: []string{`["X25519MLKEM768", "X25519", "P-256"]`}},
-	{Key: "tls.unknown_name", Feature: "serving a default certificate for unknown names", Now: `write "alert" or "close"`, Only: []string{`"alert"`, `"close"`}},
-	{Key: "tls.session_tickets", Feature: "sharing or turning off session tickets", Now: `leave it out or write "local"`, Only: []string{`"local"`}},
-	{Key: "client_auth", Feature: "asking clients for certificates", Now: "leave it out"},
+	{Key: "tls.session_tickets", Feature: "sharing session tickets", Now: `leave it out or write "local" or "off"`, Only: []string{`"local"`, `"off"`}},
 
-	{Key: "issue.keys", Feature: "other keys than ECDSA P-256", Now: `leave it out or write ["ecdsa-p256"]`, Only: []string{`["ecdsa-p256"]`}},
 	{Key: "issue.challenges[]", Feature: "dns-persist-01", Now: `use "tls-alpn-01", "http-01" and "dns-01"`, Only: []string{`"tls-alpn-01"`, `"http-01"`, `"dns-01"`}},
-	{Key: "issue.ari", Feature: "renewal information of the CA (RFC 9773)", Now: "leave it out or write false: issue.renew_at decides", Only: []string{"false"}},
 	{Key: "issue.spread", Feature: "spreading renewals over the fleet", Now: "leave it out or write false: each node adds its own jitter", Only: []string{"false"}},
 	{Key: "issue.preflight", Feature: "testing a name before ordering", Now: `leave it out or write "off"`, Only: []string{`"off"`}},
-	{Key: "issue.failover", Feature: "setting when the next CA takes over", Now: "leave it out"},
 	{Key: "issue.budget.new_orders", Feature: "a budget of orders", Now: "leave it out: issue.budget.in_flight works"},
 	{Key: "issue.budget.per_registered_domain", Feature: "a budget of orders", Now: "leave it out: issue.budget.in_flight works"},
 	{Key: "issue.budget.failures_per_name", Feature: "a budget of failures", Now: "leave it out: issue.backoff works"},
@@ -77,11 +64,8 @@ var pending = []pendingRow{
 	{Key: "upstream.*.slow_start", Feature: "starting a target slowly", Now: `leave it out or write "0s"`, Only: []string{`"0s"`}},
 
 	{Key: "site[].to", Feature: "an upstream over unix sockets or h2c", Now: "use http:// or https://", NotBegin: "unix: h2c:"},
-	{Key: "site[].client_auth", Feature: "asking clients for certificates", Now: "leave it out", Only: []string{`""`}},
 	{Key: "site[].compress", Feature: "compressing answers", Now: "leave it out or write []", Only: []string{"[]"}},
-	{Key: "site[].hsts", Feature: "sending Strict-Transport-Security", Now: `leave it out or write "0s"`, Only: []string{`"0s"`}},
 	{Key: "site[].headers", Feature: "changing headers", Now: "leave it out"},
-	{Key: "site[].passthrough", Feature: "passing TLS through", Now: "leave it out", Only: []string{`""`}},
 	{Key: "site[].route", Feature: "routes within a site", Now: "leave them out: a site sends all to its `to`"},
 
 	{Key: "admin.listen", Feature: "an admin API on TCP", Now: `write "unix:///run/gatelodge/admin.sock", or "" to turn it off`, Begin: "unix:"},

@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"gatelodge/proxy/hostname"
 )
@@ -29,6 +30,9 @@ type ResolvedSite struct {
 	OnDemand          bool
 	AccessLog         bool
 	BodyBytes         int64 // zero means no limit
+	HSTS              time.Duration
+	ClientAuth        string
+	Passthrough       string // "tcp://host:port": TLS is not terminated here, and there is no Upstream
 }
 
 // Resolve returns the sites in the order of the configuration.
@@ -39,10 +43,14 @@ func (c *Config) Resolve() []ResolvedSite {
 		r := ResolvedSite{
 			Name: s.Hosts[0], Hosts: s.Hosts, UpstreamName: s.To.Upstream, CAs: s.CA,
 			CertFile: s.Certificate, KeyFile: s.Key, OnDemand: s.OnDemand && s.Certificate == "", AccessLog: s.AccessLog,
-			BodyBytes: int64(s.BodyBytes),
+			BodyBytes: int64(s.BodyBytes), HSTS: s.HSTS, ClientAuth: s.ClientAuth, Passthrough: s.Passthrough,
 		}
 		if r.BodyBytes == 0 {
 			r.BodyBytes = int64(c.Listen.Limits.BodyBytes)
+		}
+		if r.Passthrough != "" {
+			sites = append(sites, r)
+			continue
 		}
 		if r.UpstreamName != "" {
 			r.Upstream = c.Upstreams[r.UpstreamName]
@@ -61,7 +69,7 @@ func (c *Config) Resolve() []ResolvedSite {
 func (c *Config) Listed() []string {
 	var names []string
 	for _, s := range c.Resolve() {
-		if s.OnDemand || s.CertFile != "" {
+		if s.OnDemand || s.CertFile != "" || s.Passthrough != "" {
 			continue
 		}
 		for _, h := range s.Hosts {

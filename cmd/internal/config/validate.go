@@ -67,6 +67,9 @@ func (v *validator) listen() {
 	if len(l.HTTP) == 0 && slices.Equal(v.c.Issue.Challenges, []string{"http-01"}) {
 		v.warn(src.key("http"), `add "tls-alpn-01" to issue.challenges or listen on :80`, "http is off, but http-01 is the only challenge")
 	}
+	if l.ProxyProtocol != "off" && len(l.ProxyProtocolFrom) == 0 {
+		v.fault(src.key("proxy_protocol"), `write proxy_protocol_from = ["10.0.0.0/8"]`, "without the networks that may send it, any client could claim any address")
+	}
 	limits, at := &l.Limits, src.key("limits")
 	v.positive(at.key("handshake_timeout"), limits.HandshakeTimeout)
 	v.positive(at.key("header_timeout"), limits.HeaderTimeout)
@@ -108,6 +111,14 @@ func (v *validator) tls() {
 		v.fault(src, "write one of the hosts", "%q is a pattern, not a name", name)
 	} else if name != "" && !v.claimed(name) {
 		v.warn(src, "write one of the hosts", "no [[site]] has the host %q", name)
+	}
+	if v.c.TLS.UnknownName == "default" && name == "" {
+		v.fault(v.c.src.key("tls").key("unknown_name"), `write default_name = "example.com" beside it`, "there is no default certificate to serve")
+	}
+	for _, policy := range sortedKeys(v.c.ClientAuth) {
+		if at := v.c.src.key("client_auth").key(policy); len(v.c.ClientAuth[policy].CA) == 0 {
+			v.fault(at, `write ca = ["/etc/gatelodge/clients.pem"]`, "[client_auth.%s] has no CA whose certificates it accepts", policy)
+		}
 	}
 	if len(v.c.TLS.Groups) == 0 {
 		v.fault(v.c.src.key("tls").key("groups"), "leave it out", "without a group there is no handshake")

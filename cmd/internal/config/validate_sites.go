@@ -48,8 +48,15 @@ func (v *validator) sites() {
 	for i := range v.c.Sites {
 		s, src := &v.c.Sites[i], v.c.siteSource(i)
 		v.hosts(s, src, first)
+		if s.Passthrough != "" {
+			v.passthrough(s, src)
+			continue
+		}
 		v.siteTarget(s, src.key("to"))
 		v.siteCertificate(s, src)
+		if _, ok := v.c.ClientAuth[s.ClientAuth]; s.ClientAuth != "" && !ok {
+			v.fault(src.key("client_auth"), didYouMean(s.ClientAuth, sortedKeys(v.c.ClientAuth)...), "there is no [client_auth.%s]", clip(s.ClientAuth))
+		}
 		if s.OnDemand && !v.c.OnDemand.Enabled && !v.unread[v.c.src.key("on_demand").key("enabled").place()] {
 			v.fault(src.key("on_demand"), "write [on_demand] with enabled = true and ask or names_file", "on-demand certificates are off")
 		}
@@ -71,6 +78,20 @@ func (v *validator) hosts(s *Site, src *source, first map[string]*source) {
 			v.fault(at, "a host belongs to one [[site]]", "the host %q is listed twice, first at %s", h, first[h].place())
 		default:
 			first[h] = at
+		}
+	}
+}
+
+// passthrough sites leave TLS, and all that depends on it, to whoever is behind them.
+func (v *validator) passthrough(s *Site, src *source) {
+	if host, ok := strings.CutPrefix(s.Passthrough, "tcp://"); !ok || host == "" || strings.ContainsAny(host, "/@") {
+		v.fault(src.key("passthrough"), `write "tcp://10.0.0.20:8443"`, "%q is no tcp:// address", s.Passthrough)
+	}
+	for key, set := range map[string]bool{
+		"to": s.To != Target{}, "certificate": s.Certificate != "", "client_auth": s.ClientAuth != "", "on_demand": s.OnDemand, "ca": len(s.CA) > 0,
+	} {
+		if set {
+			v.fault(src.key(key), "leave one of them out", "`%s` needs TLS to be terminated here, which `passthrough` does not do", key)
 		}
 	}
 }

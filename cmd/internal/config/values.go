@@ -31,7 +31,7 @@ func badValue(hint, format string, args ...any) error {
 type Address string
 
 func parseAddress(s string) (Address, error) {
-	if s == "" || strings.HasPrefix(s, "fd:") { // "fd:web" is a systemd socket: see pending
+	if s == "" || strings.HasPrefix(s, "fd:") || strings.HasPrefix(s, "unix:///") { // "fd:web" is a systemd socket
 		return Address(s), nil
 	}
 	host, port, err := net.SplitHostPort(s)

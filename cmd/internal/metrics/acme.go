@@ -13,6 +13,8 @@ type ACME struct {
 	requests    *prometheus.CounterVec
 	requestTime *prometheus.HistogramVec
 	badNonces   *prometheus.CounterVec
+
+	probes, transitions, downgrades, v1Used, v2Refused *prometheus.CounterVec
 }
 
 func newACME(r prometheus.Registerer) *ACME {
@@ -28,16 +30,43 @@ func newACME(r prometheus.Registerer) *ACME {
 			Name: "gatelodge_acme_bad_nonces_total", Help: "Requests sent again because the CA refused its own nonce, by CA.",
 		}, []string{"ca"}),
 	}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "gatelodge_acme_" + name, Help: help}, append([]string{"ca"}, labels...))
+		r.MustRegister(c)
+		return c
+	}
+	a.probes = counter("probes_total", "Looks at a CA's directories, by CA and what was found.", "class")
+	a.transitions = counter("negotiation_transitions_total", "Changes of what is known of a CA's protocol.", "from", "to")
+	a.downgrades = counter("downgrade_suspected_total", "Alarms: a CA that spoke v2 offers v1, or nothing.")
+	a.v1Used = counter("v1_orders_total", "Certificates ordered over the deprecated ACME v1.")
+	a.v2Refused = counter("v2_refused_total", "Looks at which v2 was offered though acme_version is \"1\".")
 	r.MustRegister(a.requests, a.requestTime, a.badNonces)
 	return a
 }
+
+// Probe, Transition, DowngradeSuspected, V1Used and V2Refused satisfy acmeclient.NegotiationMetrics.
+
+// Probe counts one look at a directory.
+func (a *ACME) Probe(ca, class string) { a.probes.WithLabelValues(ca, class).Inc() }
+
+// Transition counts a change of state of the negotiation.
+func (a *ACME) Transition(ca, from, to string) { a.transitions.WithLabelValues(ca, from, to).Inc() }
+
+// DowngradeSuspected counts an alarm.
+func (a *ACME) DowngradeSuspected(ca string) { a.downgrades.WithLabelValues(ca).Inc() }
+
+// V1Used counts a certificate that was ordered over v1.
+func (a *ACME) V1Used(ca string) { a.v1Used.WithLabelValues(ca).Inc() }
+
+// V2Refused counts a look at which v2 was offered but not wanted.
+func (a *ACME) V2Refused(ca string) { a.v2Refused.WithLabelValues(ca).Inc() }
 
 // endpoints are the keys of a directory (RFC 8555 §7.1.1, RFC 9773 §4, and those of v1) and the resources behind them.
 func endpoints() []string {
 	return []string{
 		"directory", "newNonce", "newAccount", "newOrder", "newAuthz", "revokeCert", "keyChange", "renewalInfo",
 		"account", "order", "authorization", "challenge", "finalize", "certificate",
-		"new-reg", "new-authz", "new-cert", "revoke-cert",
+		"new-reg", "new-authz", "new-cert", "revoke-cert", "key-change",
 	}
 }
 
