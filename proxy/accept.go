@@ -128,10 +128,15 @@ func (c *conn) shaken(cs *tls.ConnectionState) {
 
 // Close may be called more than once; net/http does.
 func (c *conn) Close() error {
+	c.ended()
+	return c.Conn.Close()
+}
+
+// ended counts the connection's end, once.
+func (c *conn) ended() {
 	if !c.closed.Swap(true) {
 		c.srv.cfg.Metrics.Connections(-1)
 	}
-	return c.Conn.Close()
 }
 
 // CloseWrite sends FIN.

@@ -143,7 +143,10 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func TestForward_StreamsBigBodiesInFlatMemory(t *testing.T) {
-	const size = 64 << 20
+	size := int64(64 << 20)
+	if testing.Short() { // with the race detector, HTTP/3 takes minutes for more
+		size = 16 << 20
+	}
 	p := start(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
 			n, err := io.Copy(io.Discard, r.Body)
@@ -176,7 +179,7 @@ func TestForward_StreamsBigBodiesInFlatMemory(t *testing.T) {
 		}
 		runtime.ReadMemStats(&after)
 		if grown := int64(after.HeapSys) - int64(before.HeapSys); grown > 24<<20 {
-			t.Errorf("heap grew by %d MiB while 192 MiB passed", grown>>20)
+			t.Errorf("heap grew by %d MiB while %d MiB passed", grown>>20, 3*size>>20)
 		}
 	})
 }

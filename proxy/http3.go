@@ -172,7 +172,7 @@ func (e *http3Engine) accepted(ctx context.Context, info *quic.ClientInfo) (cont
 			s.cfg.Metrics.Handshake(false, time.Since(c.accepted))
 		}
 		cancel()
-		_ = c.Close()
+		c.ended() // there is nothing to close: c.Conn is the handshake's view of a connection that QUIC has closed, and may be set at this moment
 	})
 	return ctx, nil
 }

@@ -500,10 +500,13 @@ func TestARI_AYearOfShortLivedCertificatesIsRenewedInsideEveryWindow(t *testing.
 		h, ca := newInformed(t)
 		h.listing("a.example.com")
 		h.ca.life = 160 * time.Hour
+		var mu sync.Mutex // guards windows
 		windows := map[string]Window{}
 		ca.say(func(ctx context.Context, leaf *x509.Certificate) (RenewalInfo, error) {
 			mid := leaf.NotBefore.Add(80 * time.Hour)
 			w := Window{mid.Add(-96 * time.Minute), mid.Add(96 * time.Minute)}
+			mu.Lock()
+			defer mu.Unlock()
 			windows[leaf.SerialNumber.String()] = w
 			return RenewalInfo{Window: w, NextCheck: time.Now().Add(6 * time.Hour)}, nil
 		})
@@ -512,6 +515,8 @@ func TestARI_AYearOfShortLivedCertificatesIsRenewedInsideEveryWindow(t *testing.
 			h.must("a.example.com")
 			time.Sleep(6 * time.Hour)
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		orders := h.ca.asked("")
 		for _, o := range orders[1:] {
 			inside := false
