@@ -66,6 +66,7 @@ func acmeCommand() *cobra.Command {
 	}
 	cmd.AddCommand(status,
 		look("probe CA", "Look at a CA's directories now; one on ACME v1 moves up to v2 if it is offered", (*admin.Client).Probe),
-		look("reset CA", "Forget, for the whole fleet, which protocol was negotiated: the way back after a suspected downgrade", (*admin.Client).Reset))
+		look("reset CA", "Forget, for the whole fleet, which protocol was negotiated: the way back after a suspected downgrade", (*admin.Client).Reset),
+		look("rollkey CA", "Give the account at a CA another key; certificates and orders stay", (*admin.Client).RollKey))
 	return cmd
 }

@@ -27,6 +27,7 @@ type acmeIssuer struct {
 	// What the client was built from: with other values a reload builds another.
 	cfg        config.CA
 	challenges []string
+	preflight  string
 	roots      *x509.CertPool
 	dns        *acmeclient.DNSSolver
 
@@ -108,7 +109,7 @@ func (a *acmeIssuers) update(cfg *config.Config) ([]certs.CA, error) {
 	var cas []certs.CA
 	var errs []error
 	for _, ca := range cfg.CAs {
-		issuer, err := a.open(ca, cfg.Issue.Challenges, dns)
+		issuer, err := a.open(ca, cfg.Issue, dns)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("ca %q: %w", ca.Name, err))
 			continue
@@ -187,12 +188,12 @@ func (a *acmeIssuers) solver() *acmeclient.DNSSolver {
 }
 
 // open returns the issuer that there is, or a new one if its description or the content of its files changed.
-func (a *acmeIssuers) open(ca config.CA, challenges []string, dns *acmeclient.DNSSolver) (*acmeIssuer, error) {
+func (a *acmeIssuers) open(ca config.CA, issue config.Issue, dns *acmeclient.DNSSolver) (*acmeIssuer, error) {
 	roots, err := loadRoots(ca.Roots)
 	if err != nil {
 		return nil, err
 	}
-	if old := a.byName[ca.Name]; old != nil && reflect.DeepEqual(old.cfg, ca) && slices.Equal(old.challenges, challenges) && old.roots.Equal(roots) && old.dns == dns {
+	if old := a.byName[ca.Name]; old != nil && reflect.DeepEqual(old.cfg, ca) && slices.Equal(old.challenges, issue.Challenges) && old.preflight == issue.Preflight && old.roots.Equal(roots) && old.dns == dns {
 		return old, nil
 	}
 	var eab acmeclient.EAB
@@ -211,7 +212,8 @@ func (a *acmeIssuers) open(ca config.CA, challenges []string, dns *acmeclient.DN
 		Roots: roots, Private: len(ca.Names) > 0,
 		Contact:    ca.Contact,
 		AgreeTerms: ca.AgreeTerms,
-		Challenges: challenges,
+		Challenges: issue.Challenges,
+		CheckCAA:   acmeclient.CAACheck(issue.Preflight),
 		DNS:        dns,
 		Store:      a.store,
 		Responder:  a.responder,
@@ -222,7 +224,7 @@ func (a *acmeIssuers) open(ca config.CA, challenges []string, dns *acmeclient.DN
 	if err != nil {
 		return nil, err
 	}
-	return &acmeIssuer{client: client, cfg: ca, challenges: challenges, roots: roots, dns: dns}, nil
+	return &acmeIssuer{client: client, cfg: ca, challenges: issue.Challenges, preflight: issue.Preflight, roots: roots, dns: dns}, nil
 }
 
 // loadRoots reads PEM files; none means the system's roots, as a nil pool.

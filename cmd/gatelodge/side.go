@@ -48,9 +48,7 @@ func (p *program) startSide() (_ *side, err error) {
 			Cert:   p.certStatus,
 			Config: p.cfg.Load,
 			Reload: func(context.Context) error { return p.reload() },
-			CAs:    p.caStatuses,
-			Probe:  p.probeCA,
-			Reset:  p.resetCA,
+			CAs:    p.caStatuses, Probe: p.probeCA, Reset: p.resetCA, RollKey: p.rollKeyOfCA,
 			Logger: p.log,
 		}); err != nil {
 			return nil, err
@@ -128,6 +126,13 @@ func (p *program) probeCA(ctx context.Context, name string) (admin.CAStatus, err
 
 func (p *program) resetCA(ctx context.Context, name string) (admin.CAStatus, error) {
 	return p.lookAtCA(name, func(c *acmeclient.Client) (acmeclient.Status, error) { return c.Reset(ctx) })
+}
+
+func (p *program) rollKeyOfCA(ctx context.Context, name string) (admin.CAStatus, error) {
+	return p.lookAtCA(name, func(c *acmeclient.Client) (acmeclient.Status, error) {
+		_, err := c.RollKey(ctx)
+		return c.Status(), err
+	})
 }
 
 func (p *program) lookAtCA(name string, look func(*acmeclient.Client) (acmeclient.Status, error)) (admin.CAStatus, error) {

@@ -53,9 +53,9 @@ type Config struct {
 	Reload func(ctx context.Context) error
 
 	// CAs tells of the ACME CAs. Probe looks at one now, Reset forgets how its protocol was found and looks anew; both return what is known after that,
-	// an error if there is no such CA (wrapping ErrUnknownName) or the look was no good. Nil: there are none.
-	CAs          func() []CAStatus
-	Probe, Reset func(ctx context.Context, name string) (CAStatus, error)
+	// an error if there is no such CA (wrapping ErrUnknownName) or the look was no good. RollKey gives its account another key. Nil: there are none.
+	CAs                   func() []CAStatus
+	Probe, Reset, RollKey func(ctx context.Context, name string) (CAStatus, error)
 
 	// Logger is required.
 	Logger *zap.Logger

@@ -90,15 +90,22 @@ func (c *Client) CAs(ctx context.Context) ([]CAStatus, error) {
 
 // Probe makes the process look at a CA's directories now.
 func (c *Client) Probe(ctx context.Context, name string) (CAStatus, error) {
-	var ca CAStatus
-	err := c.do(ctx, http.MethodPost, "/acme/"+url.PathEscape(name)+"/probe", &ca)
-	return ca, err
+	return c.lookAt(ctx, name, "probe")
 }
 
 // Reset makes the whole fleet forget how the CA's protocol was found.
 func (c *Client) Reset(ctx context.Context, name string) (CAStatus, error) {
+	return c.lookAt(ctx, name, "reset")
+}
+
+// RollKey gives the account at a CA another key.
+func (c *Client) RollKey(ctx context.Context, name string) (CAStatus, error) {
+	return c.lookAt(ctx, name, "rollkey")
+}
+
+func (c *Client) lookAt(ctx context.Context, name, how string) (CAStatus, error) {
 	var ca CAStatus
-	err := c.do(ctx, http.MethodPost, "/acme/"+url.PathEscape(name)+"/reset", &ca)
+	err := c.do(ctx, http.MethodPost, "/acme/"+url.PathEscape(name)+"/"+how, &ca)
 	return ca, err
 }
 

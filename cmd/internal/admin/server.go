@@ -27,7 +27,7 @@ const (
 //	GET  /config       the configuration in force
 //	POST /reload       read the configuration again
 //	GET /acme          all ACME CAs
-//	POST /acme/NAME/probe, /acme/NAME/reset
+//	POST /acme/NAME/probe, /acme/NAME/reset, /acme/NAME/rollkey
 //
 // Answers are JSON; a refusal is {"error": "..."}.
 type Server struct {
@@ -95,6 +95,7 @@ func (s *Server) routes() http.Handler {
 		mux.HandleFunc("GET /acme", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, s.cfg.CAs()) })
 		mux.HandleFunc("POST /acme/{name}/probe", func(w http.ResponseWriter, r *http.Request) { s.lookAt(w, r, s.cfg.Probe) })
 		mux.HandleFunc("POST /acme/{name}/reset", func(w http.ResponseWriter, r *http.Request) { s.lookAt(w, r, s.cfg.Reset) })
+		mux.HandleFunc("POST /acme/{name}/rollkey", func(w http.ResponseWriter, r *http.Request) { s.lookAt(w, r, s.cfg.RollKey) })
 	}
 	return mux
 }
