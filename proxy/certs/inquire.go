@@ -240,7 +240,7 @@ func (m *Manager) fetch(ctx context.Context, name string) (*certificate, storage
 	if err == nil {
 		return cert, version, nil
 	}
-	if err := storage.Quarantine(ctx, m.store, object, &storage.CorruptError{Name: object, Err: err}, m.log); err != nil {
+	if err := storage.Quarantine(ctx, m.store, object, &storage.CorruptError{Name: object, Err: err, Version: version}, m.log); err != nil {
 		return nil, "", fmt.Errorf("put the certificate of %s aside: %w", name, err)
 	}
 	return nil, "", nil
