@@ -49,7 +49,7 @@ func (x *exchange) record() {
 	if x.conn.version != 0 {
 		add(zap.String("tls", tls.VersionName(x.conn.version)))
 	}
-	if x.hijacked {
+	if x.hijacked || x.connecting != nil {
 		add(zap.String("upgrade", x.upgrade))
 	}
 	if x.abandoned {

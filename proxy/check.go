@@ -25,8 +25,12 @@ func (x *exchange) check() *fault {
 		x.upgrade = wantedUpgrade(r)
 		x.tunnelled = r.Method == http.MethodConnect || r.Header["Upgrade"] != nil && r.ContentLength == 0 // as the guard has it
 	}
-	if r.Method == http.MethodConnect {
+	connect := wantedConnect(r)
+	if r.Method == http.MethodConnect && connect == "" {
 		return &fault{http.StatusMethodNotAllowed, "CONNECT: this is no forward proxy"}
+	}
+	if connect != "" && connect != "websocket" {
+		return &fault{http.StatusNotImplemented, "CONNECT to another protocol than websocket"} // RFC 9220 §3
 	}
 	host, _, err := hostname.Split(r.Host)
 	if err != nil {
@@ -38,7 +42,13 @@ func (x *exchange) check() *fault {
 			return f
 		}
 	}
-	return checkTarget(r)
+	if f := checkTarget(r); f != nil {
+		return f
+	}
+	if connect != "" {
+		x.beginConnect()
+	}
+	return nil
 }
 
 // checkFramed refuses what RFC 9113 and RFC 9114 §4.2 to §4.3 call malformed and the engines let through.

@@ -26,7 +26,8 @@
 //  9. The site's RoundTripper takes it, usually an upstream.Pool; 1xx answers pass on the way (forward.go: exchange.forward, informer.informational).
 //  10. The answer goes to the client piece by piece as it comes, trailers last; if it breaks off, the client sees that (respond.go: exchange.respond, exchange.copyBody, exchange.cut).
 //     Its header says in addition that the site is to be had by TLS alone, and that there is HTTP/3, if so (announce.go: exchange.announce).
-//     A 101 makes the two connections a tunnel instead (upgrade.go: exchange.switchProtocols).
+//     A 101 makes the two connections a tunnel instead (upgrade.go: exchange.switchProtocols), or the
+//     stream on which a client of HTTP/2 or HTTP/3 opened a WebSocket and the upstream's connection (connect.go: exchange.endConnect).
 //  11. A failure becomes a status with the request id and no detail; whose fault it was decides which (answer.go: exchange.upstreamFailed, exchange.clientFailed).
 //  12. The exchange ends: panics stop here, the body is let go, one line goes into the access log (exchange.go: exchange.end), (accesslog.go: exchange.record).
 //
@@ -37,7 +38,8 @@
 // The engines below step 3 are net/http and quic-go for now. Known holes until there are loops of our own:
 //
 //   - HTTP/2: "Expect: 100-continue" is taken from the request and answered when the body is first read, so the upstream does not decide (RFC 9110 §10.1.1).
-//   - HTTP/2: h2spec's four known misses of Go's server, of which connection-specific fields are refused in step 5; RFC 8441 is not offered (RFC 9113 §8.2.2, §8.5).
+//   - HTTP/2: h2spec's four known misses of Go's server, of which connection-specific fields are refused in step 5 (RFC 9113 §8.2.2).
+//   - HTTP/2: WebSockets on a stream (RFC 8441) are offered only if the environment of the process has GODEBUG=http2xconnect=1.
 //   - HTTP/2: field names and values are judged by net/http alone, and a stream with a closed window may hold its goroutine as long as the connection answers PINGs.
 //   - Both: a 304 loses Content-Type and Content-Length, and every answer without Date gets one.
 //   - Answers of HTTP/1.1 upstreams: a Connection field that contains "close" is removed before we can see what else it names (RFC 9110 §7.6.1); bare LF in the header,

@@ -29,7 +29,9 @@ type exchange struct {
 	host     string     // canonical host
 	upgrade  string     // the protocol that the client wants to switch to; empty almost always
 	upstream string     // who answered, for the log
-	err      error      // why it went wrong, for the log
+
+	connecting *connecting // for an extended CONNECT; nil almost always
+	err        error       // why it went wrong, for the log
 
 	body      *requestBody // nil without one
 	status    int          // final status; zero until it is written

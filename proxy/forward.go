@@ -31,6 +31,10 @@ func (x *exchange) forward() {
 	if res.Request != nil {
 		x.upstream = res.Request.URL.Scheme + "://" + res.Request.URL.Host
 	}
+	if x.connecting != nil {
+		x.endConnect(res)
+		return
+	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		x.switchProtocols(res)
 		return

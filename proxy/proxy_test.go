@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"io"
+	"log"
 	"net/http"
 	"strings"
 	"testing"
@@ -40,3 +41,6 @@ func pemOf(ca *proxytest.CA) string {
 }
 
 func zapBool(key string, v bool) zap.Field { return zap.Bool(key, v) }
+
+// quiet takes what a server has to say about its clients.
+var quiet = log.New(io.Discard, "", 0)

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -61,7 +60,7 @@ func writeSwitch(w *bufio.Writer, h http.Header, protocol string) error {
 
 // tunnel is a connection whose bytes mean nothing to us: an upgraded one, or one that passes through.
 type tunnel struct {
-	client   net.Conn
+	client   io.WriteCloser
 	back     io.ReadWriteCloser
 	up, down atomic.Int64 // bytes
 
