@@ -30,11 +30,11 @@ type certificate struct {
 	issued time.Time // when we obtained it; zero if that is unknown
 	early  bool      // it replaced one that had hardly begun to live
 	window Window    // that came with it; may be zero
-	sum    [sha256.Size]byte
+	sum    leafSum
 	notes  map[string]string
 }
 
-// leafID tells the certificates of one name apart: the first bytes of its SHA-256.
+// leafID tells the certificates of one name apart: the first bytes of the SHA-256.
 type leafID uint64
 
 func (c *certificate) leaf() leafID { return leafID(binary.BigEndian.Uint64(c.sum[:])) }
@@ -54,7 +54,7 @@ func newCertificate(name string, b *storage.Bundle, ratio float64) (*certificate
 	return &certificate{
 		tls: pair, name: name, ca: b.CA, until: pair.Leaf.NotAfter, issued: b.Issued, notes: b.Notes,
 		renewAt: renewal(name, pair.Leaf, b.Issued, Window{b.RenewStart, b.RenewEnd}, ratio),
-		window:  Window{b.RenewStart, b.RenewEnd}, sum: sha256.Sum256(pair.Leaf.Raw), early: string(b.Extra[extraEarly]) == "true",
+		window:  Window{b.RenewStart, b.RenewEnd}, sum: leafSum(sha256.Sum256(pair.Leaf.Raw)), early: string(b.Extra[extraEarly]) == "true",
 	}, nil
 }
 

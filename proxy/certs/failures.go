@@ -24,7 +24,8 @@ type failureRecord struct {
 	Moved   time.Time `json:"moved,omitzero"`  // when another CA was asked than before; zero: never
 	First   time.Time `json:"first"`
 	Last    time.Time `json:"last"`
-	Next    time.Time `json:"next"` // not before then
+	RetryAt time.Time `json:"retry_at,omitzero"` // the CA's own word
+	Next    time.Time `json:"next"`              // not before then
 }
 
 // backingOff reports whether it is too early for another attempt.

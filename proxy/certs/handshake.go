@@ -33,7 +33,9 @@ func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 		m.metrics.Handshake("unknown")
 		return nil, nil
 	}
-	if cert := m.cache.serve(hello, host, r, time.Now()); cert != nil {
+	now := time.Now()
+	m.heedRevocations(hello, now)
+	if cert := m.cache.serve(hello, host, r, now); cert != nil {
 		m.metrics.Handshake("warm")
 		return cert, nil
 	}

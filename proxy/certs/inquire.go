@@ -222,7 +222,7 @@ func (m *Manager) load(ctx context.Context, name string) (*certificate, error) {
 	return cert, err
 }
 
-// fetch reads the stored certificate of the name; nil if there is none that is whole. What is damaged is put aside first (see
+// fetch reads the stored certificate of the name; nil if there is none that is whole and may be served. What is damaged is put aside first (see
 // storage.LoadBundle). An error means that we do not know, which is never an absence: nothing is ordered then.
 func (m *Manager) fetch(ctx context.Context, name string) (*certificate, storage.Version, error) {
 	object := certObject(name)
@@ -237,6 +237,9 @@ func (m *Manager) fetch(ctx context.Context, name string) (*certificate, storage
 		m.log.Warn("stored certificate is good, what is stored about it is not", zap.String("name", name), zap.Error(b.Lost))
 	}
 	cert, err := newCertificate(name, b, m.rules.Load().RenewAt)
+	if err == nil && m.revocations.refuses(cert) {
+		return nil, version, nil // on its way out
+	}
 	if err == nil {
 		return cert, version, nil
 	}

@@ -138,7 +138,7 @@ func (a *attempt) checked(ctx context.Context, ca CA, key *pendingKey) (*Issued,
 // fail records a failure of the name and says when it is tried again.
 func (a *attempt) fail(ctx context.Context, ca string, cause error) error {
 	now := time.Now()
-	rec := &failureRecord{CA: ca, Scope: scopeOf(cause), Reason: cause.Error(), Problem: problemOf(cause), Count: 1, There: 1, First: now, Last: now}
+	rec := &failureRecord{CA: ca, Scope: scopeOf(cause), Reason: cause.Error(), Problem: problemOf(cause), RetryAt: capped(now, retryOf(cause)), Count: 1, There: 1, First: now, Last: now}
 	if a.prior != nil {
 		rec.Count, rec.First, rec.There, rec.Moved = a.prior.Count+1, a.prior.First, 1, now
 		if a.prior.CA == ca {

@@ -37,7 +37,8 @@ type Manager struct {
 	planner   *planner
 	index     *index
 
-	informants informants
+	informants  informants
+	revocations *revocations
 
 	cold atomic.Int64 // handshakes under way that are not warm
 
@@ -62,6 +63,7 @@ func New(cfg Config, s Settings) (*Manager, error) {
 		unsaved: unsaved{m: map[string]*storage.Bundle{}}, inquiries: inquiries{m: map[string]*inquiry{}}, planner: newPlanner(),
 		informants: informants{m: map[string]*informant{}},
 	}
+	m.revocations = newRevocations(m.store, m.log)
 	m.failures, m.index, m.queue = newFailures(m.store, m.log), newIndex(m.store, m.log), newQueue(m.log)
 	m.queue.run, m.queue.cas = m.obtain, m.casFor
 	if m.metrics == nil {
@@ -85,7 +87,7 @@ func (m *Manager) Start(ctx context.Context) error {
 	}
 	m.ctx, m.cancel = context.WithCancel(ctx)
 	m.queue.start(m.ctx)
-	for _, f := range []func(context.Context){m.plan, m.readIndex, m.inform, m.index.write, m.queue.patrol, m.watchFiles} {
+	for _, f := range []func(context.Context){m.plan, m.readIndex, m.inform, m.index.write, m.queue.patrol, m.watchFiles, m.resumeRevocations} {
 		m.work.Go(func() { f(m.ctx) })
 	}
 	return nil

@@ -13,11 +13,16 @@ import (
 //	failures/<name>   what went wrong last, and when to try again
 //	index/<NN>        which names have a certificate, and when it ends: for the planner after a restart
 //	issue/<name>      the lease of whoever orders (leases have a space of their own)
-func certObject(name string) string    { return "certs/" + fileName(name) }
-func pendingObject(name string) string { return "pending/" + fileName(name) }
-func failureObject(name string) string { return "failures/" + fileName(name) }
-func issueLease(name string) string    { return "issue/" + fileName(name) }
-func indexObject(shard int) string     { return fmt.Sprintf("index/%02d", shard) }
+//	revocations       which certificates must not be served (see revocation.go)
+//	revoking/<sum>    chain and key of one of them, until its CA was told
+//	revoke/<name>     the lease of whoever sees to that
+//	blocked_keys/<sum>  a key that others know (see blocked.go)
+func certObject(name string) string      { return "certs/" + fileName(name) }
+func pendingObject(name string) string   { return "pending/" + fileName(name) }
+func failureObject(name string) string   { return "failures/" + fileName(name) }
+func issueLease(name string) string      { return "issue/" + fileName(name) }
+func revokeLeaseName(name string) string { return "revoke/" + fileName(name) }
+func indexObject(shard int) string       { return fmt.Sprintf("index/%02d", shard) }
 
 // fileName writes a wildcard's star as "_", which is a label that no certificate can have (see sane).
 func fileName(name string) string {

@@ -67,7 +67,7 @@ func (m *Manager) obtain(ctx context.Context, o *order) (*certificate, error) {
 
 // underLease does what only one process may do for a name at a time.
 func (a *attempt) underLease(ctx context.Context) (*certificate, error) {
-	if err := a.heldBack(a.o.name); err != nil {
+	if err := a.heldBack(a.o.name); err != nil && a.o.kind != kindReplace {
 		return nil, err
 	}
 	lease, err := a.store.Lease(ctx, issueLease(a.o.name))
@@ -127,7 +127,7 @@ func (a *attempt) lookAgain(ctx context.Context) (*certificate, error) {
 	if a.prior != nil && a.stored != nil && a.stored.issued.After(a.prior.Last) {
 		a.prior = nil // it was followed by a success whose process ended before it could say so
 	}
-	if a.prior.backingOff(now) {
+	if a.prior.backingOff(now) && (a.o.kind != kindReplace || now.Before(a.prior.RetryAt)) {
 		return nil, a.prior.asError(a.o.name)
 	}
 	return nil, nil
@@ -147,13 +147,21 @@ func (m *Manager) heldBack(name string) error {
 
 // install takes a good certificate into use.
 func (m *Manager) install(cert *certificate) {
-	m.cache.put(cert)
+	m.take(cert)
 	m.absent.forget(cert.name)
 	if m.planner.note(cert.name, cert.ca, cert.tls.Leaf.NotAfter, cert.renewAt) {
 		m.index.put(cert)
 	}
 	m.planner.watch(cert.name, cert.leaf(), cert.firstCheck(time.Now()))
 	m.planner.plan(cert.name, m.renewAt(cert))
+}
+
+// take puts the certificate into memory, unless it must not be served: who takes it back looks at memory after having said so.
+func (m *Manager) take(cert *certificate) {
+	m.cache.put(cert)
+	if m.revocations.refuses(cert) {
+		m.cache.drop(cert.name)
+	}
 }
 
 // planNext says when the name is looked at again after an attempt that failed.

@@ -28,6 +28,7 @@ func (q *queue) parkHopelessLocked(now time.Time) {
 		q.parkLocked(o)
 		return true
 	}
+	q.urgent = slices.DeleteFunc(q.urgent, hopeless)
 	q.renewals = slices.DeleteFunc(q.renewals, hopeless)
 	q.fresh = slices.DeleteFunc(q.fresh, hopeless)
 }

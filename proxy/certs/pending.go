@@ -72,11 +72,20 @@ func pendingFor(ctx context.Context, store storage.Store, name string, kind keyT
 	}
 	now := time.Now()
 	if p := decodePending(data); err == nil && p.usable(name, kind, inUse, now) {
-		return p, nil
+		if blocked, err := KeyBlocked(ctx, store, p.private.Public()); err != nil {
+			return nil, err
+		} else if !blocked {
+			return p, nil
+		}
 	}
 	p, err := newPendingKey([]string{subject(name)}, kind, now)
 	if err != nil {
 		return nil, err
+	}
+	if blocked, err := KeyBlocked(ctx, store, p.private.Public()); err != nil {
+		return nil, err
+	} else if blocked { // a machine that was cloned, or has no randomness, makes keys twice
+		return nil, fmt.Errorf("the new key for %s is one that was compromised before: this machine's random numbers cannot be trusted", name)
 	}
 	if data, err = json.Marshal(p); err != nil {
 		return nil, fmt.Errorf("encode the pending key of %s: %w", name, err)

@@ -263,7 +263,7 @@ func (m *Manager) order(name string, cert *certificate, now time.Time) {
 	w := wish{name: name, kind: kindNew}
 	if cert.serves(now) {
 		w.kind, w.issuer, w.loyal = kindRenew, cert.ca, cert.loyalUntil()
-		m.cache.put(cert)
+		m.take(cert)
 	}
 	_, err := m.queue.want(w)
 	if _, parked := errors.AsType[*UnavailableError](err); err != nil && !parked {

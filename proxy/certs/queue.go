@@ -21,6 +21,7 @@ const (
 	maxOrders      = 20000 // names that wait for a certificate, a few hundred bytes each
 	maxPerName     = 4096  // handshakes that wait for one name
 	maxWaiting     = 16384 // handshakes that are not warm, all together
+	urgentPlaces   = 8     // for orders that replace a key that others know, beyond Settings.InFlight
 	blameForName   = 3     // times that a name may open a circuit that others close
 	resumeInterval = time.Second
 	trialWait      = 1500 * time.Millisecond // that a handshake waits for a trial: names fail within 2 s while a CA fails
@@ -28,8 +29,9 @@ const (
 
 // Kinds of orders.
 const (
-	kindNew   = "new"
-	kindRenew = "renew"
+	kindNew     = "new"
+	kindRenew   = "renew"
+	kindReplace = "replace" // others know the key
 )
 
 // The states of an order. There is one order for a name at most, however many handshakes wait for it:
@@ -90,6 +92,7 @@ type queue struct {
 	mu       sync.Mutex // guards what follows; never held during I/O
 	ctx      context.Context
 	orders   map[string]*order
+	urgent   []*order // queued, of kindReplace; they go before all others and have places of their own
 	renewals []*order // queued; they go before new names, whose visitors wait for a bounded time only
 	fresh    []*order // queued
 	running  int
@@ -137,6 +140,9 @@ func (q *queue) wantLocked(w wish) (*round, error) {
 	}
 	if w.loyal.Before(o.loyal) {
 		o.loyal = w.loyal // the certificate it had is gone
+	}
+	if w.kind == kindReplace && o.kind != kindReplace && o.state != orderRunning {
+		q.hastenLocked(o)
 	}
 	if w.visitor {
 		o.wanted = now
@@ -210,10 +216,7 @@ func (r *round) end(cert *certificate, err error) {
 
 func (q *queue) enqueueLocked(o *order) {
 	o.state, o.cas, o.round = orderQueued, q.cas(o.name), &round{done: make(chan struct{}), trial: o.trial != ""}
-	list := &q.fresh
-	if o.kind == kindRenew {
-		list = &q.renewals
-	}
+	list := q.listLocked(o)
 	if o.trial != "" {
 		*list = slices.Insert(*list, 0, o)
 	} else {
@@ -221,10 +224,30 @@ func (q *queue) enqueueLocked(o *order) {
 	}
 }
 
+// listLocked is where an order of its kind waits.
+func (q *queue) listLocked(o *order) *[]*order {
+	switch o.kind {
+	case kindReplace:
+		return &q.urgent
+	case kindRenew:
+		return &q.renewals
+	}
+	return &q.fresh
+}
+
+// hastenLocked makes an order that does not run yet one of kindReplace.
+func (q *queue) hastenLocked(o *order) {
+	if list := q.listLocked(o); o.state == orderQueued {
+		*list = slices.DeleteFunc(*list, func(other *order) bool { return other == o })
+		q.urgent = append(q.urgent, o)
+	}
+	o.kind = kindReplace
+}
+
 // dispatchLocked starts queued orders while there are places.
 func (q *queue) dispatchLocked() {
 	now := time.Now()
-	for q.running < q.limit && q.ctx.Err() == nil {
+	for q.ctx.Err() == nil {
 		o := q.nextLocked()
 		if o == nil {
 			return
@@ -240,10 +263,14 @@ func (q *queue) dispatchLocked() {
 	q.parkHopelessLocked(now)
 }
 
-// nextLocked takes the next order from the queue: a trial, a renewal, a new name.
+// nextLocked takes the next order from the queue for which there is a place: an urgent one, a trial, a renewal, a new name.
 func (q *queue) nextLocked() *order {
 	list := &q.renewals
-	if len(q.renewals) == 0 || len(q.fresh) > 0 && q.fresh[0].trial != "" && q.renewals[0].trial == "" {
+	if len(q.urgent) > 0 && q.running < q.limit+urgentPlaces {
+		list = &q.urgent
+	} else if q.running >= q.limit {
+		return nil
+	} else if len(q.renewals) == 0 || len(q.fresh) > 0 && q.fresh[0].trial != "" && q.renewals[0].trial == "" {
 		list = &q.fresh
 	}
 	if len(*list) == 0 {
@@ -302,7 +329,7 @@ func (q *queue) close() {
 			o.round.end(nil, errClosed)
 		}
 	}
-	q.renewals, q.fresh = nil, nil
+	q.urgent, q.renewals, q.fresh = nil, nil, nil
 	q.mu.Unlock()
 	q.wg.Wait()
 }

@@ -208,7 +208,7 @@ func (m *Manager) renewAt(c *certificate) time.Time {
 	return c.renewAt
 }
 
-// fresh reports whether the certificate serves and is not due for renewal either.
+// fresh reports whether the certificate serves and need not be replaced yet either.
 func (m *Manager) fresh(c *certificate, now time.Time) bool {
-	return c.serves(now) && now.Before(m.renewAt(c))
+	return c.serves(now) && now.Before(m.renewAt(c)) && m.revocations.of(c) == nil
 }

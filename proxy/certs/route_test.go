@@ -307,6 +307,7 @@ func TestManager_RefusedNamesGoToOneMoreCAAnHourAtMost(t *testing.T) {
 func TestAttempt_ThatWouldMoveANameTooSoonHoldsItBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, second := twoCAs(t)
+		h.set.Failover = Failover{}
 		h.ca.failWith(&fakeFailure{scope: ScopeName})
 		second.failWith(&fakeFailure{scope: ScopeName})
 		h.open()
@@ -318,17 +319,21 @@ func TestAttempt_ThatWouldMoveANameTooSoonHoldsItBack(t *testing.T) {
 		if a, b := len(h.ca.asked("")), len(second.asked("")); a != 2 || b != 1 {
 			t.Fatalf("asked %d and %d times", a, b)
 		}
+		rec := *h.m.failures.remembered("bad.example.com")
+		rec.Next = time.Now() // as if a person forced it
+		h.m.failures.write(t.Context(), "bad.example.com", &rec)
 		second.failWith(errors.New("503"))
-		_, _ = h.m.GetCertificate((&pipeAt{}).hello("other.example.com")) // the first refuses it
-		if err := h.m.Apply(h.set); err != nil {
-			t.Fatal(err)
-		}
 		for time.Since(start) < time.Hour {
 			_, _ = h.m.GetCertificate((&pipeAt{}).hello("bad.example.com"))
 			time.Sleep(time.Minute)
 		}
-		if n := len(h.ca.asked("bad.example.com")); n != 2 {
-			t.Errorf("back at the first CA within the hour: %d", n)
+		if a, b := len(h.ca.asked("")), len(second.asked("")); a != 2 || b != 2 {
+			t.Errorf("back at the first CA within the hour: asked %d and %d times", a, b)
+		}
+		time.Sleep(30 * time.Minute)
+		_, _ = h.m.GetCertificate((&pipeAt{}).hello("bad.example.com"))
+		if n := len(h.ca.asked("")); n != 3 {
+			t.Errorf("after the hour the first CA was asked %d times", n)
 		}
 	})
 }
