@@ -103,18 +103,30 @@ func (p *ClientAuth) check() error {
 	return nil
 }
 
+// clientPolicy is a policy that was checked, with what is derived from it.
+type clientPolicy struct {
+	ClientAuth
+	pool  *x509.CertPool
+	print string // see fingerprint
+}
+
 // clientPolicies checks the policies and those that sites name. All faults are in the error.
-func clientPolicies(set Settings) (map[string]*ClientAuth, error) {
-	policies := make(map[string]*ClientAuth, len(set.ClientAuth))
+func clientPolicies(set Settings) (map[string]*clientPolicy, error) {
+	policies := make(map[string]*clientPolicy, len(set.ClientAuth))
 	var errs []error
-	for i := range set.ClientAuth {
-		p := &set.ClientAuth[i]
+	for _, p := range set.ClientAuth {
 		if err := p.check(); err != nil {
 			errs = append(errs, err)
-		} else if policies[p.Name] != nil {
+			continue
+		}
+		if policies[p.Name] != nil {
 			errs = append(errs, fmt.Errorf("client auth %q is there twice", p.Name))
 		}
-		policies[p.Name] = p
+		pool := x509.NewCertPool()
+		for _, ca := range p.CAs {
+			pool.AddCert(ca)
+		}
+		policies[p.Name] = &clientPolicy{ClientAuth: p, pool: pool, print: p.fingerprint()}
 	}
 	for _, site := range set.Sites {
 		if site.ClientAuth == "" {
@@ -131,11 +143,8 @@ func clientPolicies(set Settings) (map[string]*ClientAuth, error) {
 }
 
 // apply makes the handshakes of cfg ask for certificates.
-func (p *ClientAuth) apply(cfg *tls.Config) {
-	cfg.ClientCAs = x509.NewCertPool()
-	for _, ca := range p.CAs {
-		cfg.ClientCAs.AddCert(ca)
-	}
+func (p *clientPolicy) apply(cfg *tls.Config) {
+	cfg.ClientCAs = p.pool
 	cfg.ClientAuth = tls.RequireAndVerifyClientCert
 	if p.Optional {
 		cfg.ClientAuth = tls.VerifyClientCertIfGiven

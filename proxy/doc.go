@@ -9,7 +9,7 @@
 //  2. With TLS, if its client has not had too many already (handshakelimit.go: clientRate.take), the handshake chooses the site from the SNI, once, by the one
 //     lookup that routing uses too, and asks for the certificate, and for the client's own if the site's policy says so. An unknown name gets the alert
 //     unrecognized_name, unless Settings say otherwise; a CA's acme-tls/1 ends after the handshake
-//     (handshake.go: Server.shakeHands, Server.baseConfig, conn.settle, Server.newDoor, Server.getCertificate), (clientauth.go: ClientAuth.apply). Session
+//     (handshake.go: Server.shakeHands, Server.baseConfig, conn.settle, Server.newDoor, Server.getCertificate), (clientauth.go: clientPolicy.apply). Session
 //     tickets are bound to the site and its policy (tickets.go: Server.bindTickets). If the site's TLS is somebody else's, the connection goes there as it is,
 //     the ClientHello first, and this is the end of the story (passthrough.go: Server.passThrough).
 //  3. net/http reads the request, for HTTP/1.1 through a guard that refuses what could be read in two ways

@@ -34,6 +34,10 @@ type h3Conn struct {
 // §5.2).
 const retireGrace = 250 * time.Millisecond
 
+// maxStreams is how many requests a client may have under way on a connection. One that it has reset counts no more for QUIC, but goes on until its handler
+// has returned; a client that has as many of these as well does it on purpose (rapid reset, CVE-2023-44487).
+const maxStreams = 250
+
 // begin starts to count requests.
 func (h *h3Conn) begin(qc *quic.Conn) {
 	s := h.engine.srv
@@ -46,8 +50,10 @@ func (h *h3Conn) begin(qc *quic.Conn) {
 
 func (h *h3Conn) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	h.mu.Lock()
-	h.requests++
 	h.timer.Stop()
+	if h.requests++; h.requests > 2*maxStreams {
+		h.closeLocked(http3.ErrCodeExcessiveLoad)
+	}
 	h.mu.Unlock()
 	defer h.done()
 	hw := &h3Writer{inner: w.(h3ResponseWriter), stall: h.engine.srv.cfg.Limits.StallTimeout}
@@ -73,7 +79,7 @@ func (h *h3Conn) idle() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.requests == 0 {
-		h.closeLocked()
+		h.closeLocked(http3.ErrCodeNoError)
 	}
 }
 
@@ -96,13 +102,13 @@ func (h *h3Conn) retire() {
 func (h *h3Conn) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.closeLocked()
+	h.closeLocked(http3.ErrCodeNoError)
 }
 
-func (h *h3Conn) closeLocked() {
+func (h *h3Conn) closeLocked(code http3.ErrCode) {
 	if !h.ended {
 		h.ended = true
-		_ = h.quic.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+		_ = h.quic.CloseWithError(quic.ApplicationErrorCode(code), "")
 	}
 }
 

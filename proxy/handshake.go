@@ -170,7 +170,7 @@ func (st *state) handshakeName(sni string, local net.Addr) string {
 }
 
 // newDoor is how handshakes with one site go.
-func (s *Server) newDoor(site *Site, policy *ClientAuth, tickets bool) door {
+func (s *Server) newDoor(site *Site, policy *clientPolicy, tickets bool) door {
 	if site.Passthrough != nil {
 		return door{binding: "elsewhere:" + site.Name} // which no connection of ours has
 	}
@@ -182,7 +182,7 @@ func (s *Server) newDoor(site *Site, policy *ClientAuth, tickets bool) door {
 	d.tls.GetCertificate = s.getCertificate
 	d.tls.SessionTicketsDisabled = !tickets
 	if policy != nil {
-		d.binding += "\x00client:" + policy.fingerprint()
+		d.binding += "\x00client:" + policy.print
 		policy.apply(d.tls)
 	}
 	s.bindTickets(d.tls, site, d.binding)

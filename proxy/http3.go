@@ -131,7 +131,7 @@ func (e *http3Engine) config() *quic.Config {
 		HandshakeIdleTimeout: l.HandshakeTimeout / 2, // quic-go gives a handshake twice this in all
 		MaxIdleTimeout:       l.StallTimeout,         // without a packet; for time without a request see h3Conn
 		KeepAlivePeriod:      l.StallTimeout / 3,
-		MaxIncomingStreams:   250,
+		MaxIncomingStreams:   maxStreams,
 		// The client's control stream and the two of QPACK (RFC 9114 §6.2), and a few that mean nothing (§6.2.3).
 		MaxIncomingUniStreams:          8,
 		InitialStreamReceiveWindow:     256 << 10,

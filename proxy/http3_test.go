@@ -485,3 +485,40 @@ func TestHTTP3_ManyClientsComeAndGo(t *testing.T) {
 	all.Wait()
 	eventually(t, "all are gone", func() bool { return p.Metrics.Open() == 0 })
 }
+
+// A client that resets its requests as soon as they are sent gets no more of us than one that waits for them.
+func TestHTTP3_RapidResetsAreBounded(t *testing.T) {
+	var mu sync.Mutex
+	running, most := 0, 0
+	p := start(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		running++
+		most = max(most, running)
+		mu.Unlock()
+		<-r.Context().Done()
+		mu.Lock()
+		running--
+		mu.Unlock()
+	})
+	c := dialH3(t, p, "a.test", nil)
+	get := request("GET")
+	for range 5000 {
+		s, err := c.OpenStreamSync(c.Context())
+		if err != nil {
+			break // sent away
+		}
+		_, _ = s.Write(get)
+		_ = s.Close()
+		s.CancelRead(quic.StreamErrorCode(http3.ErrCodeRequestCanceled))
+	}
+	_ = c.CloseWithError(0, "")
+	eventually(t, "all requests have ended", func() bool { mu.Lock(); defer mu.Unlock(); return running == 0 && p.Metrics.Open() == 0 })
+	mu.Lock()
+	defer mu.Unlock()
+	if most > 500 {
+		t.Errorf("%d requests at a time", most)
+	}
+	if res, _ := proxytest.Get(t, p.Client(proxytest.Plain), "http://b.test/"); res.StatusCode != 421 {
+		t.Errorf("afterwards: %d", res.StatusCode)
+	}
+}

@@ -181,7 +181,7 @@ func (s *Server) newHTTP2() *http.Server {
 	h.Protocols.SetHTTP2(true)
 	h.MaxHeaderBytes = s.cfg.Limits.HeaderBytes // net/http adds 320
 	h.HTTP2 = &http.HTTP2Config{
-		MaxConcurrentStreams: 250,
+		MaxConcurrentStreams: maxStreams,
 		SendPingTimeout:      s.cfg.Limits.StallTimeout / 2, // a client that does not even answer a PING is gone
 		PingTimeout:          s.cfg.Limits.StallTimeout / 4,
 		WriteByteTimeout:     s.cfg.Limits.StallTimeout,

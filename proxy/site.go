@@ -64,7 +64,7 @@ func (t *Table) Site(host string) (*Site, bool) {
 type state struct {
 	Settings
 	table    *Table
-	policies map[string]*ClientAuth
+	policies map[string]*clientPolicy
 	doors    []door // parallel to Settings.Sites
 	passes   bool   // some site passes TLS through
 	asks     bool   // somebody is asked about names that clients bring, and may be told their address
