@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -100,6 +101,43 @@ func certsCommand() *cobra.Command {
 			return admin.WriteStatus(cmd.OutOrStdout(), one, time.Now())
 		},
 	}
-	cmd.AddCommand(list, show)
+	cmd.AddCommand(list, show, revokeCommand(&proc))
+	return cmd
+}
+
+// revocationReasons are those that subscribers may give (RFC 5280 §5.3.1; the others are the CA's business).
+func revocationReasons() map[string]int {
+	return map[string]int{"unspecified": 0, "superseded": 4, "cessationOfOperation": 5}
+}
+
+func revokeCommand(proc *running) *cobra.Command {
+	var reason string
+	var compromised bool
+	cmd := &cobra.Command{
+		Use:   "revoke NAME [--reason REASON | --compromised]",
+		Short: "Revoke a certificate and obtain another, if the name is still configured or permitted",
+		Long: "Revoke a certificate and obtain another, if the name is still configured or permitted. With --compromised its key is known to others: the\n" +
+			"certificate is replaced first, then revoked for that reason, and the key is never used again.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			code, ok := revocationReasons()[reason]
+			if !ok {
+				return fmt.Errorf("--reason is unspecified, superseded or cessationOfOperation, not %q; for a key that others know there is --compromised", reason)
+			}
+			client, err := proc.client(cmd)
+			if err != nil {
+				return err
+			}
+			err = client.Revoke(cmd.Context(), args[0], admin.Revocation{Reason: code, Compromised: compromised})
+			if errors.Is(err, admin.ErrGoesOn) {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: begun; %v\n", args[0], err)
+				return nil
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "unspecified", "`REASON`: unspecified, superseded or cessationOfOperation")
+	cmd.Flags().BoolVar(&compromised, "compromised", false, "the private key is known to others")
+	cmd.MarkFlagsMutuallyExclusive("reason", "compromised")
 	return cmd
 }

@@ -43,6 +43,7 @@ func TestScripts(t *testing.T) {
 			"signal":   scriptSignal,
 			"envsubst": scriptEnvsubst,
 			"until":    scriptUntil,
+			"differ":   scriptDiffer,
 		},
 	})
 }
@@ -179,5 +180,13 @@ func scriptUntil(ts *testscript.TestScript, _ bool, args []string) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("%v never said %q, but %v: %s", args[1:], args[0], err, out)
 		}
+	}
+}
+
+// differ FILE FILE: the two answers of get came with different certificates.
+func scriptDiffer(ts *testscript.TestScript, _ bool, args []string) {
+	serial := regexp.MustCompile(`serial: [0-9a-f]+`)
+	if a, b := serial.FindString(ts.ReadFile(args[0])), serial.FindString(ts.ReadFile(args[1])); a == "" || b == "" || a == b {
+		ts.Fatalf("%s and %s", a, b)
 	}
 }

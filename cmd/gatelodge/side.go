@@ -46,6 +46,7 @@ func (p *program) startSide() (_ *side, err error) {
 			Listen: cfg.Listen,
 			Certs:  p.certStatuses,
 			Cert:   p.certStatus,
+			Revoke: p.revoke,
 			Config: p.cfg.Load,
 			Reload: func(context.Context) error { return p.reload() },
 			CAs:    p.caStatuses, Probe: p.probeCA, Reset: p.resetCA, RollKey: p.rollKeyOfCA,
@@ -96,6 +97,27 @@ func (p *program) certStatus(ctx context.Context, name string) (admin.CertStatus
 		return admin.CertStatus{}, fmt.Errorf("%w: no site claims %s", admin.ErrUnknownName, host)
 	}
 	return toAdmin(st), nil
+}
+
+func (p *program) revoke(ctx context.Context, name string, r admin.Revocation) error {
+	if _, err := p.certStatus(ctx, name); err != nil {
+		return err
+	}
+	host, err := hostname.FromConfig(name)
+	if err != nil {
+		return err
+	}
+	waiting, cancel := context.WithTimeout(ctx, 15*time.Second) // a compromised key is revoked only when its successor is in use on all nodes
+	defer cancel()
+	if r.Compromised {
+		err = p.certs.Compromised(waiting, host)
+	} else {
+		err = p.certs.Revoke(waiting, host, r.Reason)
+	}
+	if errors.Is(err, context.DeadlineExceeded) && waiting.Err() != nil {
+		return admin.ErrGoesOn
+	}
+	return err
 }
 
 // toAdmin is the same facts in the words of the admin socket, which other programs read.

@@ -17,6 +17,9 @@ import (
 // ErrUnknownName is returned (wrapped) for a certificate that nobody here knows.
 var ErrUnknownName = errors.New("no such certificate")
 
+// ErrGoesOn is returned by a Revoke that has begun, will end by itself, and takes longer than anybody waits.
+var ErrGoesOn = errors.New("it goes on in the background, also over a restart")
+
 // CertStatus is what an operator sees of one certificate.
 type CertStatus struct {
 	Name  string `json:"name"`           // what the certificate is for
@@ -46,6 +49,10 @@ type Config struct {
 	Certs func(ctx context.Context) ([]CertStatus, error)
 	Cert  func(ctx context.Context, name string) (CertStatus, error)
 
+	// Revoke revokes the certificate of a name, for a reason of RFC 5280 §5.3.1, and obtains another if the name is still wanted. Compromised
+	// means that its key is known to others: it is replaced first, then revoked, and the key is never used again. Required.
+	Revoke func(ctx context.Context, name string, r Revocation) error
+
 	// Config returns the configuration that is in force. It shows itself without secrets. Required.
 	Config func() *config.Config
 
@@ -59,6 +66,12 @@ type Config struct {
 
 	// Logger is required.
 	Logger *zap.Logger
+}
+
+// Revocation is what `certs revoke` asks for.
+type Revocation struct {
+	Reason      int // of RFC 5280 §5.3.1; zero for none
+	Compromised bool
 }
 
 // CAStatus is what an operator sees of one ACME CA.
@@ -84,8 +97,8 @@ type CAStatus struct {
 }
 
 func (c *Config) validate() error {
-	if c.Certs == nil || c.Cert == nil || c.Config == nil || c.Reload == nil || c.Logger == nil {
-		return errors.New("admin: certs, cert, config, reload and logger are required")
+	if c.Certs == nil || c.Cert == nil || c.Revoke == nil || c.Config == nil || c.Reload == nil || c.Logger == nil {
+		return errors.New("admin: certs, cert, revoke, config, reload and logger are required")
 	}
 	return nil
 }

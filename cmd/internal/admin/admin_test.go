@@ -270,6 +270,9 @@ func testConfig(path string) Config {
 		Cert: func(_ context.Context, name string) (CertStatus, error) {
 			return CertStatus{}, fmt.Errorf("%w: %s", ErrUnknownName, name)
 		},
+		Revoke: func(_ context.Context, name string, _ Revocation) error {
+			return fmt.Errorf("%w: %s", ErrUnknownName, name)
+		},
 		Config: func() *config.Config { return cfg },
 		Reload: func(context.Context) error { return nil },
 		Logger: zap.NewNop(),
@@ -302,4 +305,30 @@ func startAt(t *testing.T, path string, change func(*Config)) (*Server, *Client)
 		t.Fatal(err)
 	}
 	return s, client
+}
+
+func TestRevoke_CarriesWhatWasAsked(t *testing.T) {
+	var got Revocation
+	_, client := start(t, func(c *Config) {
+		c.Revoke = func(_ context.Context, name string, r Revocation) error {
+			if name != "a.example" {
+				return fmt.Errorf("%w: %s", ErrUnknownName, name)
+			}
+			got = r
+			if r.Reason == 1 {
+				return ErrGoesOn
+			}
+			return nil
+		}
+	})
+	if err := client.Revoke(t.Context(), "a.example", Revocation{Reason: 1}); !errors.Is(err, ErrGoesOn) {
+		t.Errorf("one that takes long: %v", err)
+	}
+	want := Revocation{Reason: 4, Compromised: true}
+	if err := client.Revoke(t.Context(), "a.example", want); err != nil || got != want {
+		t.Errorf("revoked %+v, %v; want %+v", got, err, want)
+	}
+	if err := client.Revoke(t.Context(), "b.example", want); !errors.Is(err, ErrUnknownName) {
+		t.Errorf("unknown name: %v", err)
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -81,6 +82,12 @@ func (c *Client) Reload(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "/reload", nil)
 }
 
+// Revoke revokes the certificate of a name. The error wraps ErrUnknownName if there is none, and is ErrGoesOn if it takes long.
+func (c *Client) Revoke(ctx context.Context, name string, r Revocation) error {
+	query := url.Values{"reason": {strconv.Itoa(r.Reason)}, "compromised": {strconv.FormatBool(r.Compromised)}}
+	return c.do(ctx, http.MethodPost, "/certs/"+url.PathEscape(name)+"/revoke?"+query.Encode(), nil)
+}
+
 // CAs returns the ACME CAs in the order of the configuration.
 func (c *Client) CAs(ctx context.Context) ([]CAStatus, error) {
 	var all []CAStatus
@@ -122,6 +129,9 @@ func (c *Client) do(ctx context.Context, method, path string, into any) error {
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
 		return fmt.Errorf("read the answer of %s: %w", c.path, err)
+	}
+	if res.StatusCode == http.StatusAccepted {
+		return ErrGoesOn
 	}
 	if res.StatusCode != http.StatusOK {
 		return refused(res, body)

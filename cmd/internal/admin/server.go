@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +27,7 @@ const (
 //	GET  /certs        all certificates, by name
 //	GET  /certs/NAME   one certificate
 //	GET  /config       the configuration in force
+//	POST /certs/NAME/revoke?reason=N&compromised=BOOL
 //	POST /reload       read the configuration again
 //	GET /acme          all ACME CAs
 //	POST /acme/NAME/probe, /acme/NAME/reset, /acme/NAME/rollkey
@@ -89,6 +92,7 @@ func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /certs", s.listCerts)
 	mux.HandleFunc("GET /certs/{name}", s.showCert)
+	mux.HandleFunc("POST /certs/{name}/revoke", s.revoke)
 	mux.HandleFunc("GET /config", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, s.cfg.Config()) })
 	mux.HandleFunc("POST /reload", s.reload)
 	if s.cfg.CAs != nil {
@@ -142,6 +146,28 @@ func (s *Server) lookAt(w http.ResponseWriter, r *http.Request, look func(contex
 		s.refuse(w, http.StatusBadGateway, err)
 	default:
 		s.answer(w, http.StatusOK, ca)
+	}
+}
+
+// revoke goes on when the client goes away, as a reload does.
+func (s *Server) revoke(w http.ResponseWriter, r *http.Request) {
+	reason, err := strconv.Atoi(r.URL.Query().Get("reason"))
+	if err != nil {
+		s.refuse(w, http.StatusBadRequest, fmt.Errorf("reason is no number: %q", r.URL.Query().Get("reason")))
+		return
+	}
+	revocation := Revocation{Reason: reason, Compromised: r.URL.Query().Get("compromised") == "true"}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), reloadTime)
+	defer cancel()
+	switch err := s.cfg.Revoke(ctx, r.PathValue("name"), revocation); {
+	case errors.Is(err, ErrGoesOn):
+		s.refuse(w, http.StatusAccepted, err)
+	case errors.Is(err, ErrUnknownName):
+		s.refuse(w, http.StatusNotFound, err)
+	case err != nil:
+		s.refuse(w, http.StatusBadGateway, err)
+	default:
+		s.answer(w, http.StatusOK, map[string]string{"status": "revoked"})
 	}
 }
 
