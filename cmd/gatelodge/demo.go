@@ -93,9 +93,11 @@ func (d *demo) run(ctx context.Context) error {
 	}
 	d.greet(portOf(p.https.Listeners[0]))
 	if d.acme == "upgrade" {
+		upgradeCtx, stop := context.WithCancel(ctx)
 		var upgrading sync.WaitGroup
 		defer upgrading.Wait()
-		upgrading.Go(func() { d.upgrade(ctx, p) })
+		defer stop()
+		upgrading.Go(func() { d.upgrade(upgradeCtx, p) })
 	}
 	return p.run(ctx)
 }
@@ -200,6 +202,9 @@ metrics = ""
 format = "text"
 level  = "warn"
 access = %q
+
+[process]
+drain = "1s" # the demo page holds a stream of events open
 
 [[site]]
 hosts     = ["localhost", "*.localhost"]

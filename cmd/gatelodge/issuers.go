@@ -90,48 +90,61 @@ type acmeIssuers struct {
 	byName map[string]*acmeIssuer
 	order  []string // names as in the configuration
 
+	retired []*acmeIssuer // replaced by the last change, not closed yet
+
 	dns    *acmeclient.DNSSolver // nil without [dns]
 	dnsCfg map[string]config.DNS // what it was built from
 }
 
-// update returns the issuers of cfg in its order. On error nothing has changed.
-func (a *acmeIssuers) update(cfg *config.Config) ([]certs.CA, error) {
+// A change of issuers that has not happened yet.
+type issuerChange struct {
+	cas    []certs.CA // in the order of the configuration
+	byName map[string]*acmeIssuer
+	order  []string
+	dns    *acmeclient.DNSSolver
+	dnsCfg map[string]config.DNS
+}
+
+// prepare builds the issuers of cfg. Nothing has changed until commit, and nothing has to be undone without it.
+func (a *acmeIssuers) prepare(cfg *config.Config) (*issuerChange, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	dns := a.dns
+	ch := &issuerChange{byName: map[string]*acmeIssuer{}, dns: a.dns, dnsCfg: cfg.DNS}
 	if !reflect.DeepEqual(a.dnsCfg, cfg.DNS) {
 		var err error
-		if dns, err = newDNSSolver(cfg.DNS, a.store, a.log); err != nil {
+		if ch.dns, err = newDNSSolver(cfg.DNS, a.store, a.log); err != nil {
 			return nil, err
 		}
 	}
-	byName := map[string]*acmeIssuer{}
-	var cas []certs.CA
 	var errs []error
 	for _, ca := range cfg.CAs {
-		issuer, err := a.open(ca, cfg.Issue, dns)
+		issuer, err := a.open(ca, cfg.Issue, ch.dns)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("ca %q: %w", ca.Name, err))
 			continue
 		}
-		byName[ca.Name] = issuer
-		cas = append(cas, certs.CA{Issuer: issuer, Names: ca.Names})
+		ch.byName[ca.Name] = issuer
+		ch.order = append(ch.order, ca.Name)
+		ch.cas = append(ch.cas, certs.CA{Issuer: issuer, Names: ca.Names})
 	}
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
+	return ch, errors.Join(errs...)
+}
+
+// commit makes the change. Clients that it replaces stay open until the next one: orders may be about to use them.
+func (a *acmeIssuers) commit(ch *issuerChange) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, old := range a.retired {
+		_ = old.client.Close()
 	}
-	before := a.byName
-	a.byName, a.dns, a.dnsCfg, a.order = byName, dns, cfg.DNS, nil
-	for _, ca := range cfg.CAs {
-		a.order = append(a.order, ca.Name)
-	}
-	for name, old := range before {
-		if byName[name] != old {
-			_ = old.client.Close()
+	a.retired = nil
+	for name, old := range a.byName {
+		if ch.byName[name] != old {
+			a.retired = append(a.retired, old)
 		}
 	}
+	a.byName, a.order, a.dns, a.dnsCfg = ch.byName, ch.order, ch.dns, ch.dnsCfg
 	a.startLocked()
-	return cas, nil
 }
 
 // start lets the clients negotiate and look after themselves in the background, those of later reloads too, until close.
@@ -158,6 +171,9 @@ func (a *acmeIssuers) close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, issuer := range a.byName {
+		_ = issuer.client.Close()
+	}
+	for _, issuer := range a.retired {
 		_ = issuer.client.Close()
 	}
 }

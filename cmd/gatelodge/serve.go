@@ -39,8 +39,9 @@ type program struct {
 	http      *proxy.Sockets
 	https     *proxy.Sockets
 
-	reloading sync.Mutex // one reload at a time; guards settings
+	reloading sync.Mutex // one reload at a time; guards settings and closed
 	settings  *settings
+	closed    bool
 	cfg       atomic.Pointer[config.Config] // what is in force
 	draining  atomic.Bool
 	abort     context.CancelFunc // ends everything without a drain; set by run
@@ -85,9 +86,14 @@ func (p *program) join(cfg *config.Config) error {
 	}); err != nil {
 		return err
 	}
-	if p.settings, err = p.newSettings(cfg); err != nil {
+	issuers, err := p.issuers.prepare(cfg)
+	if err != nil {
 		return err
 	}
+	if p.settings, err = p.newSettings(cfg, issuers.cas); err != nil {
+		return err
+	}
+	p.issuers.commit(issuers)
 	if p.certs, err = certs.New(certs.Config{
 		Store: p.store, Challenge: p.responder.Certificate, Logger: p.log, Metrics: p.metrics.Certs(),
 	}, p.settings.certs); err != nil {
@@ -110,11 +116,7 @@ func (p *program) join(cfg *config.Config) error {
 }
 
 // newSettings turns a configuration into settings, with the issuers, upstreams and gate that it needs.
-func (p *program) newSettings(cfg *config.Config) (*settings, error) {
-	cas, err := p.issuers.update(cfg)
-	if err != nil {
-		return nil, err
-	}
+func (p *program) newSettings(cfg *config.Config, cas []certs.CA) (*settings, error) {
 	cas = append(cas, certs.CA{Issuer: p.local, Names: cfg.InternalNames(), Internal: true})
 	permission, err := p.permissionFor(cfg.OnDemand)
 	if err != nil {
@@ -203,6 +205,9 @@ func (p *program) sweepDaily(ctx context.Context) {
 func (p *program) reload() error {
 	p.reloading.Lock()
 	defer p.reloading.Unlock()
+	if p.closed {
+		return errors.New("the program is ending")
+	}
 	cfg, err := p.load()
 	if err != nil {
 		return err
@@ -210,7 +215,11 @@ func (p *program) reload() error {
 	if keys := p.cfg.Load().RestartOnly(cfg); len(keys) > 0 {
 		return fmt.Errorf("these keys changed, and only a restart can apply them: %v", keys)
 	}
-	s, err := p.newSettings(cfg)
+	issuers, err := p.issuers.prepare(cfg)
+	if err != nil {
+		return err
+	}
+	s, err := p.newSettings(cfg, issuers.cas)
 	if err != nil {
 		return err
 	}
@@ -222,10 +231,14 @@ func (p *program) reload() error {
 		s.pools.closeBut(p.settings.pools)
 		return errors.Join(err, p.certs.Apply(p.settings.certs))
 	}
+	p.issuers.commit(issuers)
 	old := p.settings
 	p.settings = s
 	p.cfg.Store(cfg)
 	old.pools.closeBut(s.pools)
+	for _, w := range cfg.Warnings() {
+		p.log.Warn("configuration", zap.Error(&w))
+	}
 	p.log.Info("configuration reloaded", zap.Int("sites", len(cfg.Sites)))
 	return nil
 }
@@ -234,6 +247,9 @@ func (p *program) drain() time.Duration { return p.cfg.Load().Process.Drain }
 
 // close ends the parts, the last opened first.
 func (p *program) close() {
+	p.reloading.Lock()
+	defer p.reloading.Unlock()
+	p.closed = true
 	if p.certs != nil {
 		p.certs.Close()
 	}
@@ -295,7 +311,7 @@ func limitsOf(cfg *config.Config) proxy.Limits {
 	l := cfg.Listen.Limits
 	return proxy.Limits{
 		HandshakeTimeout: l.HandshakeTimeout,
-		CertificateWait:  max(30*time.Second, cfg.OnDemand.MaxWait+5*time.Second), // longer than certs takes to give up
+		CertificateWait:  max(5*time.Minute, cfg.OnDemand.MaxWait+5*time.Second), // certs gives up sooner, by a max_wait that reloads change
 		HeaderTimeout:    l.HeaderTimeout,
 		IdleTimeout:      l.IdleTimeout,
 		HeaderBytes:      int(l.HeaderBytes),

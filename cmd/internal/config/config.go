@@ -81,7 +81,7 @@ type Listen struct {
 
 	// TrustedProxies may send X-Forwarded-* that we believe.
 	TrustedProxies []netip.Prefix `toml:"trusted_proxies"`
-	ReusePort      bool           `toml:"reuse_port"`
+	ReusePort      bool           `toml:"reuse_port" restart:"yes"`
 
 	Limits Limits `toml:"limits"`
 }
@@ -103,7 +103,7 @@ type Limits struct {
 // TLS is the policy of handshakes.
 type TLS struct {
 	MinVersion  string   `toml:"min_version" restart:"yes" enum:"1.2|1.3"`
-	Groups      []string `toml:"groups" enum:"X25519MLKEM768|SecP256r1MLKEM768|SecP384r1MLKEM1024|X25519|P-256|P-384|P-521"`
+	Groups      []string `toml:"groups" enum:"X25519MLKEM768|SecP256r1MLKEM768|SecP384r1MLKEM1024|X25519|P-256|P-384|P-521" restart:"yes"`
 	UnknownName string   `toml:"unknown_name" enum:"alert|default|close"`
 
 	// DefaultName is the certificate for clients without SNI; empty refuses them.
@@ -219,8 +219,8 @@ type Storage struct {
 	// Path is the folder. As root /var/lib/gatelodge, otherwise gatelodge in the user's data folder.
 	Path string `toml:"path" restart:"yes" as:"file"`
 
-	S3         S3         `toml:"s3"`
-	Encryption Encryption `toml:"encryption"`
+	S3         S3         `toml:"s3" restart:"yes"`
+	Encryption Encryption `toml:"encryption" restart:"yes"`
 }
 
 // S3 is an object store.
