@@ -55,6 +55,13 @@ func (c *revokingCA) Revoke(_ context.Context, chain [][]byte, key crypto.Signer
 	return nil
 }
 
+// attempts returns how often a revocation was asked for.
+func (c *revokingCA) attempts() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.calls
+}
+
 // reason returns why the certificate was revoked; -1 if it was not.
 func (c *revokingCA) reason(cert *x509.Certificate) int {
 	c.mu.Lock()
@@ -263,8 +270,8 @@ func TestRevoke_ByTheAccountElseByTheKey(t *testing.T) {
 					t.Errorf("%+v", r)
 				}
 				time.Sleep(10 * time.Hour)
-				if ca.calls > 2*20 {
-					t.Errorf("%d attempts in 10 hours", ca.calls)
+				if n := ca.attempts(); n > 2*20 {
+					t.Errorf("%d attempts in 10 hours", n)
 				}
 				h.m.Close()
 				ca.set(nil, nil)
