@@ -44,7 +44,7 @@ func reloadCommand() *cobra.Command {
 		Short: "Make the running process read its configuration again; says what is wrong with it if the old one stays",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// The file may be the very one that is broken; the process says so with the place, so only the socket is wanted here.
+			// With -c a broken file is refused here already; by --admin the process refuses it, with the same words.
 			client, err := proc.client(cmd)
 			if err != nil {
 				return err

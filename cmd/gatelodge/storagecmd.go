@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 
 	"gatelodge/cmd/internal/config"
 	"gatelodge/storage"
@@ -30,7 +29,11 @@ func withStore(cmd *cobra.Command, file string, do func(ctx context.Context, cfg
 			return report(cmd.ErrOrStderr(), err)
 		}
 	}
-	s, err := openStore(cmd.Context(), cfg.Storage, zap.NewNop())
+	log, err := newLogger("text", "warn")
+	if err != nil {
+		return err
+	}
+	s, err := openStore(cmd.Context(), cfg.Storage, log)
 	if err != nil {
 		return err
 	}
