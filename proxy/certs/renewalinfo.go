@@ -176,7 +176,7 @@ func (m *Manager) heard(cert *certificate, before, s suggestion) {
 			zap.Time("renew_at", unixTime(s.Renew)), zap.String("explanation", s.URL),
 		}
 		switch {
-		case s.Renew != 0 && s.End <= s.Asked:
+		case s.over():
 			m.log.Warn("CA wants the certificate replaced now", fields...)
 		case before.Renew != 0:
 			m.log.Info("CA wants the certificate renewed at another time", fields...)

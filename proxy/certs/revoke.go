@@ -74,8 +74,11 @@ func (m *Manager) withdraw(ctx context.Context, name string, reason int, comprom
 	}
 	var errs []error
 	for i, w := range workers {
-		if err := m.revocations.await(ctx, w); err != nil {
-			errs = append(errs, fmt.Errorf("revoke the certificate of %s: %w", list[i].Name, err))
+		switch err := m.revocations.await(ctx, w); {
+		case errors.Is(err, ErrCannotRevoke):
+			errs = append(errs, fmt.Errorf("the certificate of %s is replaced and its key is blocked, but: %w", list[i].Name, err))
+		case err != nil:
+			errs = append(errs, fmt.Errorf("the certificate of %s is not revoked yet, which is tried until it is: %w", list[i].Name, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -668,3 +668,32 @@ func FuzzRevocations(f *testing.F) {
 		}
 	})
 }
+
+func TestCompromised_ManyNamesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, ca := newRevoking(t)
+		const names = 40
+		for i := range names {
+			h.set.Listed = append(h.set.Listed, fmt.Sprintf("n%d.example.com", i))
+		}
+		h.open()
+		time.Sleep(time.Second)
+		before := h.store.Count(storagetest.PutIf, revocationsObject)
+		began := time.Now()
+		var all sync.WaitGroup
+		for _, name := range h.set.Listed {
+			all.Go(func() {
+				if err := h.m.Compromised(t.Context(), name); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if took := time.Since(began); took > 2*listGrace {
+			t.Errorf("it took %s", took)
+		}
+		if n := h.store.Count(storagetest.PutIf, revocationsObject) - before; n > 3*names || len(ca.revoked) != names {
+			t.Errorf("%d writes of the list, %d revoked", n, len(ca.revoked))
+		}
+	})
+}
