@@ -86,7 +86,7 @@ type ExplainedFailure interface {
 }
 
 // A RenewalInformer is an Issuer that can say when a certificate should be renewed (RFC 9773). An error that wraps ErrNoRenewalInfo says that the CA has no such
-// information; any other that it gives none now, or none that makes sense. It MUST honour ctx, and MUST NOT wait out a Retry-After.
+// information for the certificate; any other that it gives none now, or none that makes sense. It MUST honour ctx, and MUST NOT wait out a Retry-After.
 type RenewalInformer interface {
 	RenewalInfo(ctx context.Context, chain [][]byte) (RenewalInfo, error)
 }

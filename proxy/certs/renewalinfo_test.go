@@ -307,7 +307,7 @@ func TestARI_ACAWithoutRenewalInformationIsAskedDaily(t *testing.T) {
 		before := len(ca.questions())
 		ca.fail(fmt.Errorf("directory: %w", ErrNoRenewalInfo))
 		time.Sleep(10 * day)
-		if n := len(ca.questions()) - before; n < 9 || n > 12 {
+		if n := len(ca.questions()) - before; n < 9 || n > 14 {
 			t.Errorf("%d questions in 10 days", n)
 		}
 		h.wantIssued("", 3) // the window it once gave is forgotten
@@ -322,6 +322,28 @@ func TestARI_ACAWithoutRenewalInformationIsAskedDaily(t *testing.T) {
 			if s, err := h.m.Status(t.Context(), name); err != nil || s.Renewal == nil {
 				t.Errorf("%s: %+v, %v", name, s, err)
 			}
+		}
+	})
+}
+
+func TestARI_AnOddCertificateWithoutInformationIsNotTakenForItsCA(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, ca := newInformed(t)
+		h.listing("a.example.com", "b.example.com", "odd.example.com")
+		ca.say(func(ctx context.Context, leaf *x509.Certificate) (RenewalInfo, error) {
+			if leaf.DNSNames[0] == "odd.example.com" {
+				return RenewalInfo{}, ErrNoRenewalInfo
+			}
+			return asLetsEncrypt(ctx, leaf)
+		})
+		h.open()
+		time.Sleep(10 * day)
+		asks := map[string]int{}
+		for _, q := range ca.questions() {
+			asks[q.name]++
+		}
+		if asks["a.example.com"] < 35 || asks["b.example.com"] < 35 || asks["odd.example.com"] > 11 {
+			t.Errorf("%v", asks)
 		}
 	})
 }

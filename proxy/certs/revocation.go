@@ -266,7 +266,7 @@ func (l *revocations) await(ctx context.Context, w *revoker) error {
 		select {
 		case <-tried:
 		case <-ctx.Done():
-			return fmt.Errorf("it goes on in the background: %w", context.Cause(ctx))
+			return context.Cause(ctx)
 		}
 	}
 	l.mu.Lock()
