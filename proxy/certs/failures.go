@@ -135,9 +135,8 @@ func retryOf(err error) time.Time {
 }
 
 func problemOf(err error) Problem {
-	var p Problem
 	if f, ok := errors.AsType[ExplainedFailure](err); ok {
-		p = f.Problem()
+		return f.Problem()
 	}
-	return advise(p, scopeOf(err), err)
+	return Problem{}
 }

@@ -20,9 +20,6 @@ const (
 // errUnclaimed ends the order of a name that no site wants (any more).
 var errUnclaimed = errors.New("no site wants a certificate for the name")
 
-// errPaused is why a name is held back that did not fail itself.
-const errPaused = "the CA pauses its registered domain"
-
 // storageError marks failures of our own storage: they are held neither against the name nor against a CA.
 type storageError struct{ err error }
 
@@ -143,7 +140,7 @@ func (m *Manager) heldBack(name string) error {
 		return rec.asError(name)
 	}
 	if until, ok := m.domains.get(registeredDomain(subject(name))); ok {
-		return &BackoffError{Name: name, Next: until, Reason: errPaused}
+		return &BackoffError{Name: name, Next: until, Reason: "the CA pauses its registered domain"}
 	}
 	return nil
 }
@@ -169,15 +166,11 @@ func (m *Manager) take(cert *certificate) {
 
 // planNext says when the name is looked at again after an attempt that failed.
 func (a *attempt) planNext(err error) {
-	if err == nil && a.unsaved.get(a.o.name) == nil {
-		a.troubles.forget(a.o.name)
-	}
 	if err == nil || errors.Is(err, errParked) {
 		return // done, or it goes on by itself
 	}
 	backoff, held := errors.AsType[*BackoffError](err)
 	if !held {
-		a.trouble(a.o.name, err)
 		a.log.Warn("certificate not obtained, trying again soon", zap.Error(err))
 		a.planner.retry(a.o.name, a.t.listed || a.stored != nil)
 		return

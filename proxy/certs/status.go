@@ -64,11 +64,11 @@ type RenewalStatus struct {
 	NextCheck   time.Time `json:"next_check,omitzero"`
 }
 
-// FailureStatus is the last failure of a name, or of the CA that it waits for. Its Advice says what to do.
+// FailureStatus is the last failure of a name, or of the CA that it waits for.
 type FailureStatus struct {
-	At     time.Time `json:"at,omitzero"` // zero: when another name of its domain failed
+	At     time.Time `json:"at"`
 	CA     string    `json:"ca,omitempty"`
-	Scope  string    `json:"scope"` // one of the Scope constants
+	Scope  string    `json:"scope"`
 	Reason string    `json:"reason"`
 	Problem
 }
@@ -193,12 +193,9 @@ func (m *Manager) finish(s *Status, t target, cert *certificate, rec *failureRec
 	}
 	if rec != nil && !(cert != nil && cert.issued.After(rec.Last)) {
 		s.Attempts, s.NextAttempt = rec.Count, rec.Next
-		s.LastFailure = &FailureStatus{rec.Last, rec.CA, rec.Scope, rec.Reason, advise(rec.Problem, rec.Scope, nil)}
+		s.LastFailure = &FailureStatus{rec.Last, rec.CA, rec.Scope, rec.Reason, rec.Problem}
 	}
 	now := time.Now()
-	if trouble, ok := m.troubles.get(t.name); ok && (s.LastFailure == nil || trouble.At.After(s.LastFailure.At)) {
-		s.LastFailure = trouble
-	}
 	order, ordered := m.queue.state(t.name)
 	switch {
 	case cert.serves(now) && ordered && order == orderRunning:
@@ -209,22 +206,10 @@ func (m *Manager) finish(s *Status, t target, cert *certificate, rec *failureRec
 		s.State = order.String()
 	case rec.backingOff(now):
 		s.State = StateBackingOff
-	case m.tellPause(s, t):
-		s.State = StateBackingOff
 	case cert != nil:
 		s.State = StateExpired
 	}
 	m.queue.describe(s)
-}
-
-// tellPause reports whether a CA pauses the name's registered domain, and says so in the status.
-func (m *Manager) tellPause(s *Status, t target) bool {
-	until, ok := m.domains.get(registeredDomain(subject(t.name)))
-	if ok {
-		s.NextAttempt = until
-		s.LastFailure = &FailureStatus{Scope: ScopeDomain, Reason: errPaused, Problem: advise(Problem{}, ScopeDomain, nil)}
-	}
-	return ok
 }
 
 func (m *Manager) renewalStatus(said suggestion, issued Window) *RenewalStatus {
