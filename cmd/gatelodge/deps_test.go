@@ -28,6 +28,7 @@ func importRules() []rule {
 		{"gatelodge/proxy/certs/...", []string{"gatelodge/storage", "gatelodge/proxy/certs", "gatelodge/proxy/hostname"}, "issuers only through its own interface of standard types"},
 		{"gatelodge/proxy/...", []string{"gatelodge/proxy", "gatelodge/proxy/upstream", "gatelodge/proxy/hostname", "gatelodge/proxy/proxytest"}, "a request must not be able to reach an account key"},
 		{"gatelodge/cmd/internal/admin", []string{"gatelodge/cmd/internal/config"}, "whole-program concerns stand beside each other; admin shows the configuration"},
+		{"gatelodge/cmd/internal/ticketkeys", []string{"gatelodge/storage"}, "keys from storage for whoever takes them"},
 		{"gatelodge/cmd/internal/...", []string{"gatelodge/proxy/hostname"}, "whole-program concerns stand beside each other"},
 		{"gatelodge/cmd/gatelodge", []string{"gatelodge/..."}, "serve.go is the only place that knows all parts"},
 		{"gatelodge/cmd/bench/...", []string{"gatelodge/..."}, "load programs may use any part"},

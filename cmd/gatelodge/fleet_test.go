@@ -331,3 +331,27 @@ func TestPeerFleet_ServesWhatItKnowsWhileTheBucketIsAway(t *testing.T) {
 		t.Errorf("normal %v after the bucket's return; want 10 s", took)
 	}
 }
+
+func TestPeerFleet_ResumesSessionsAtAnyNodeAndTakesTheKeysWhenTheBucketReturns(t *testing.T) {
+	f := newFleet(t, 2)
+	a, b := f.nodes[0], f.nodes[1]
+	_, session, err := visit(a.https, "seen.test", tls.VersionTLS13, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resumesAt := func(n *node) bool {
+		resumed, _, err := visit(n.https, "seen.test", tls.VersionTLS13, session)
+		return err == nil && resumed
+	}
+	if !resumesAt(b) {
+		t.Error("the ticket of one node is worth nothing at the other")
+	}
+	f.bucket.stop()
+	b.process.kill()
+	f.up(b)
+	if resumesAt(b) {
+		t.Error("a node that cannot have the keys took a ticket")
+	}
+	f.bucket.start()
+	eventually(t, "the node has the keys after the bucket's return", func() bool { return resumesAt(b) })
+}

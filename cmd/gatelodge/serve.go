@@ -36,6 +36,7 @@ type program struct {
 	local     *localca.CA
 	certs     *certs.Manager
 	proxy     *proxy.Server
+	tickets   *tickets
 	http      *proxy.Sockets
 	https     *proxy.Sockets
 
@@ -112,6 +113,9 @@ func (p *program) join(cfg *config.Config) error {
 		Logger:         p.log, AccessLog: p.access.Logger,
 		Metrics: p.metrics.Proxy(),
 	}, p.settings.proxy)
+	if err == nil {
+		p.tickets = &tickets{set: p.proxy.SetTicketKeys, store: p.store, log: p.log}
+	}
 	return err
 }
 
@@ -154,6 +158,7 @@ func (p *program) run(ctx context.Context) error {
 		return err
 	}
 	p.issuers.start(work)
+	p.tickets.start(work, p.cfg.Load().TLS.SessionTickets)
 	side, err := p.startSide()
 	if err != nil {
 		return err
@@ -235,6 +240,7 @@ func (p *program) reload() error {
 	old := p.settings
 	p.settings = s
 	p.cfg.Store(cfg)
+	p.tickets.apply(cfg.TLS.SessionTickets)
 	old.pools.closeBut(s.pools)
 	for _, w := range cfg.Warnings() {
 		p.log.Warn("configuration", zap.Error(&w))
@@ -255,6 +261,9 @@ func (p *program) close() {
 	}
 	if p.issuers != nil {
 		p.issuers.close()
+	}
+	if p.tickets != nil {
+		p.tickets.close()
 	}
 	if p.settings != nil {
 		p.settings.pools.closeBut(nil)

@@ -107,7 +107,9 @@ type TLS struct {
 	UnknownName string   `toml:"unknown_name" enum:"alert|default|close"`
 
 	// DefaultName is the certificate for clients without SNI; empty refuses them.
-	DefaultName    string `toml:"default_name" as:"host"`
+	DefaultName string `toml:"default_name" as:"host"`
+
+	// SessionTickets: the keys are in storage, for all nodes and over restarts (shared), or each process has its own.
 	SessionTickets string `toml:"session_tickets" enum:"shared|local|off"`
 }
 

@@ -39,7 +39,7 @@ func defaultsAt(p paths) *Config {
 			MinVersion:     "1.2",
 			Groups:         []string{"X25519MLKEM768", "X25519", "P-256"},
 			UnknownName:    "alert",
-			SessionTickets: "local",
+			SessionTickets: "shared",
 		},
 		InternalCA: InternalCA{Lifetime: 7 * day},
 		Issue: Issue{

@@ -33,8 +33,6 @@ type pendingRow struct {
 
 // pending is the one list of what is known but not there yet.
 var pending = []pendingRow{
-	{Key: "tls.session_tickets", Feature: "sharing session tickets", Now: `leave it out or write "local" or "off"`, Only: []string{`"local"`, `"off"`}},
-
 	{Key: "issue.challenges[]", Feature: "dns-persist-01", Now: `use "tls-alpn-01", "http-01" and "dns-01"`, Only: []string{`"tls-alpn-01"`, `"http-01"`, `"dns-01"`}},
 	{Key: "issue.spread", Feature: "spreading renewals over the fleet", Now: "leave it out or write false: each node adds its own jitter", Only: []string{"false"}},
 	{Key: "issue.budget.new_orders", Feature: "a budget of orders", Now: "leave it out: issue.budget.in_flight works"},
