@@ -1,10 +1,12 @@
 package acmeclient
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gatelodge/acmeclient/devca"
@@ -69,21 +71,32 @@ func TestDevCA_TakesEverythingOfV2(t *testing.T) {
 
 // TestObtain_PlacesNoOrderBeforeTheLimitEnds: nor does any other name of the account, nor another node.
 func TestObtain_PlacesNoOrderBeforeTheLimitEnds(t *testing.T) {
+	synctest.Test(t, testLimit)
+}
+
+func testLimit(t *testing.T) {
 	var limited atomic.Bool
-	c, ca, n, store := oldSetup(t, devca.Config{Protocols: devca.ProtocolsV2, RateLimit: func(endpoint string, _ []string) *devca.Limit {
+	ca := newBubble(t, devca.Config{Protocols: devca.ProtocolsV2, RateLimit: func(endpoint string, _ []string) *devca.Limit {
 		if endpoint != "newOrder" || limited.Swap(true) {
 			return nil
 		}
-		return &devca.Limit{Detail: "too many new orders (300) from this account in the last 3h0m0s", RetryAfter: 2 * time.Second}
+		return &devca.Limit{Detail: "too many new orders (300) from this account in the last 3h0m0s", RetryAfter: 2 * time.Minute}
 	}})
-	other := newOldClient(t, ca, n, store)
+	c, other := ca.client(t), ca.client(t)
+	began := time.Now()
 	_, err := c.Obtain(t.Context(), newRequest(t, "a.example.test"))
 	until := problemAt(t, err, "old", ScopeAccount).RetryAt()
-	for _, client := range []*Client{c, other} {
-		_, err := client.Obtain(t.Context(), newRequest(t, "b.example.test"))
-		if got := problemAt(t, err, "old", ScopeAccount).RetryAt(); !got.Equal(until) {
-			t.Errorf("retry at %v, wanted %v", got, until)
+	if d := until.Sub(began); d < 2*time.Minute || d > 2*time.Minute+time.Second {
+		t.Errorf("retry in %v, the CA said 2 min", d)
+	}
+	for i := 0; time.Until(until) > time.Second; i++ {
+		for _, client := range []*Client{c, other} {
+			_, err := client.Obtain(t.Context(), newRequest(t, fmt.Sprintf("b%d.example.test", i)))
+			if got := problemAt(t, err, "old", ScopeAccount).RetryAt(); !got.Equal(until) {
+				t.Errorf("retry at %v, wanted %v", got, until)
+			}
 		}
+		time.Sleep(time.Second)
 	}
 	if got := ca.count("/new-order"); got != 1 {
 		t.Errorf("%d orders before the limit ended", got)

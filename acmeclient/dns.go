@@ -1,7 +1,6 @@
 package acmeclient
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -167,7 +166,5 @@ func defaultDNSPace() dnsPace {
 	}
 }
 
-// sleep waits before the next round; n counts from 0.
-func (p dnsPace) sleep(ctx context.Context, n int) error {
-	return sleep(ctx, p.pauses[min(n, len(p.pauses)-1)])
-}
+// pause is how long to wait before the next round; n counts from 0.
+func (p dnsPace) pause(n int) time.Duration { return p.pauses[min(n, len(p.pauses)-1)] }

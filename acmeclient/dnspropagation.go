@@ -92,18 +92,23 @@ func (r resolvers) asServers() (all []*nameServer) {
 // wait returns when all authoritative servers of the zone have the record: the CA may ask any of them. Servers that do not answer us for a while are left
 // aside, since the CA cannot ask them either; if none answers, a firewall is likely, and the resolvers are asked in their place.
 //
+// When PropagationTimeout is over, there is one look more, and none is cut short by it: whatever the error says was seen.
+//
 // certmagic's own check is not used: one server that has the record is enough for it, and it knows port 53 only.
 func (s *DNSSolver) wait(ctx context.Context, rec *dnsRecord) error {
 	z := s.zoneFor(rec.FQDN)
-	ctx, cancel := context.WithTimeoutCause(ctx, z.PropagationTimeout, errPropagation)
-	defer cancel()
+	end := time.Now().Add(z.PropagationTimeout)
 	r := newResolvers(z.Resolvers)
 	servers, err := r.servers(ctx, rec.Zone)
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
 		return dnsProblem(rec.Name, "find the name servers of "+clean(rec.Zone), "the resolvers must know the zone; check `resolvers`", err)
 	}
-	began, missing := time.Now(), ""
+	began := time.Now()
 	for round := 0; ; round++ {
+		last := !time.Now().Before(end)
 		views := viewAll(ctx, servers, rec)
 		var has, silent, lacks []string
 		for i, n := range servers {
@@ -123,31 +128,30 @@ func (s *DNSSolver) wait(ctx context.Context, rec *dnsRecord) error {
 				s.log.Warn("some name servers of the zone do not answer; the others have the record", zap.String("zone", rec.Zone), zap.Strings("servers", silent))
 			}
 			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case last:
+			return notPropagated(rec, z, has, lacks, silent)
 		case len(has)+len(lacks) == 0 && (len(servers) == 0 || !patient) && !recursing(servers):
 			s.log.Warn("no name server of the zone answers; the resolvers are asked instead", zap.String("zone", rec.Zone), zap.Strings("servers", silent))
 			servers, began = r.asServers(), time.Now()
 		}
-		if ctx.Err() == nil {
-			missing = describeViews(has, lacks, silent)
-		}
-		if err := s.pace.sleep(ctx, round); err != nil {
-			return s.notPropagated(ctx, rec, z, missing)
+		if err := sleep(ctx, min(s.pace.pause(round), time.Until(end))); err != nil {
+			return err
 		}
 	}
 }
 
 func recursing(servers []*nameServer) bool { return len(servers) > 0 && servers[0].recurse }
 
-// errPropagation ends the wait for a record.
-var errPropagation = fmt.Errorf("the record is not everywhere: %w", context.DeadlineExceeded)
-
-// notPropagated is the Problem of a wait that ended by its own timeout; else it is the end of the caller's patience.
-func (s *DNSSolver) notPropagated(ctx context.Context, rec *dnsRecord, z *dnsZone, missing string) error {
-	if context.Cause(ctx) != errPropagation {
-		return ctx.Err()
+// notPropagated is the Problem of a wait that ended without the record everywhere. A record that is missing and servers that do not answer are different troubles.
+func notPropagated(rec *dnsRecord, z *dnsZone, has, lacks, silent []string) error {
+	advice := "all name servers of the zone must show the record that [dns." + z.Name + "] writes; check that the provider is the zone's and that its servers are in step"
+	if len(lacks) == 0 {
+		advice = "the record is not known to be missing, but there are name servers that do not answer this machine: check `resolvers`, the zone's NS records, and that port 53 is open to it"
 	}
-	p := dnsProblem(rec.Name, "wait for the DNS record", "all name servers of the zone must show the record that [dns."+z.Name+"] writes; check that the provider is the zone's and that its servers are in step", nil)
-	p.Detail = fmt.Sprintf("TXT %s is not everywhere after %v: %s", clean(strings.TrimSuffix(rec.FQDN, ".")), z.PropagationTimeout, missing)
+	p := dnsProblem(rec.Name, "wait for the DNS record", advice, nil)
+	p.Detail = fmt.Sprintf("TXT %s is not everywhere after %v: %s", clean(strings.TrimSuffix(rec.FQDN, ".")), z.PropagationTimeout, describeViews(has, lacks, silent))
 	return p
 }
 

@@ -145,16 +145,17 @@ func TestObtain_IsAnsweredByAnotherNodeOnTheSameStore(t *testing.T) {
 	}
 }
 
+// TestObtain_ObeysRetryAfterForTheAccountAcrossNames: how it ends, to the second, is seen in testLimit.
 func TestObtain_ObeysRetryAfterForTheAccountAcrossNames(t *testing.T) {
 	c, p, n, store := setup(t, pebbleOptions{})
 	if _, err := c.Account(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	p.fail(times(1, problemReply(pathOrder, 429, "rateLimited", "too many new orders (300) from this account in the last 3h0m0s", "Retry-After", "3")))
+	p.fail(times(1, problemReply(pathOrder, 429, "rateLimited", "too many new orders (300) from this account in the last 3h0m0s", "Retry-After", "3600")))
 	_, err := c.Obtain(t.Context(), newRequest(t, "a.example.test"))
 	until := problemOf(t, err, ScopeAccount).RetryAt()
-	if d := time.Until(until); d < time.Second || d > 3*time.Second {
-		t.Errorf("retry in %v, the CA said 3 s", d)
+	if d := time.Until(until); d < 50*time.Minute || d > time.Hour {
+		t.Errorf("retry in %v, the CA said an hour", d)
 	}
 	other := newClient(t, p, n, store) // another node learns of it by the store
 	before := p.count(pathOrder)
@@ -170,9 +171,6 @@ func TestObtain_ObeysRetryAfterForTheAccountAcrossNames(t *testing.T) {
 	if l := c.Status().Limits; len(l) != 1 || l[0].Scope != ScopeAccount {
 		t.Errorf("limits are %+v", l)
 	}
-	time.Sleep(time.Until(until))
-	obtain(t, c, newRequest(t, "b.example.test"))
-	obtain(t, other, newRequest(t, "c.example.test"))
 }
 
 func TestObtain_AnswersToRefusedOrders(t *testing.T) {
@@ -203,13 +201,9 @@ func TestObtain_AnswersToRefusedOrders(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			c, p, _, store := setup(t, pebbleOptions{})
 			p.fail(tt.fault)
-			start := time.Now()
 			_, err := c.Obtain(t.Context(), newRequest(t, "www.example.test"))
 			problem := problemOf(t, err, tt.scope)
-			if took := time.Since(start); took > 2*time.Second {
-				t.Errorf("took %v", took)
-			}
-			if got := time.Until(problem.RetryAt()); tt.retry == 0 && !problem.RetryAt().IsZero() || tt.retry != 0 && (got > tt.retry || got < tt.retry-10*time.Second) {
+			if got := time.Until(problem.RetryAt()); tt.retry == 0 && !problem.RetryAt().IsZero() || tt.retry != 0 && (got > tt.retry || got < tt.retry-time.Minute) {
 				t.Errorf("retry in %v, wanted %v", got, tt.retry)
 			}
 			if !strings.Contains(err.Error(), tt.says) {
@@ -228,7 +222,7 @@ func TestObtain_AnswersToRefusedOrders(t *testing.T) {
 	}
 }
 
-// TestObtain_GivesUpFastWhenTheCAIsDown: within 5 seconds whatever the endpoint; and as soon as the CA is back, the order that was placed goes on.
+// TestObtain_GivesUpFastWhenTheCAIsDown: after three tries, a second and a half apart all in all, whatever the endpoint; and as soon as the CA is back, the order that was placed goes on.
 func TestObtain_GivesUpFastWhenTheCAIsDown(t *testing.T) {
 	for _, path := range []string{"/dir", pathNonce, pathAccount, pathAuthz, pathChallenge, pathFinalize, pathMyOrder, pathCert} {
 		for name, f := range map[string]fault{
@@ -241,14 +235,14 @@ func TestObtain_GivesUpFastWhenTheCAIsDown(t *testing.T) {
 			}
 			t.Run(strings.Trim(path, "/")+" "+name, func(t *testing.T) {
 				t.Parallel()
-				testDown(t, f, name == "503")
+				testDown(t, path, f, name == "503")
 			})
 		}
 	}
 }
 
 // testDown uses the real pauses between tries if told to: they are what takes the time.
-func testDown(t *testing.T, f fault, realPauses bool) {
+func testDown(t *testing.T, path string, f fault, realPauses bool) {
 	c, p, _, _ := parallelSetup(t)
 	if realPauses {
 		c.wire.retries = newWire(&c.cfg).retries
@@ -256,11 +250,10 @@ func testDown(t *testing.T, f fault, realPauses bool) {
 	orders := p.orders()
 	p.fail(f)
 	r := newRequest(t, "www.example.test")
-	start := time.Now()
 	_, err := c.Obtain(t.Context(), r)
 	problemOf(t, err, ScopeCA)
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("took %v", took)
+	if n := p.count(path); n > 3 {
+		t.Errorf("%d tries, each of them after a longer pause", n)
 	}
 	p.fail()
 	obtain(t, c, r)
@@ -295,7 +288,7 @@ func TestObtain_LeavesACAThatHangs(t *testing.T) {
 		case <-released:
 		case <-r.Context().Done():
 		}
-		return true
+		panic(http.ErrAbortHandler) // an empty answer might still reach a client that is just leaving
 	})
 	t.Run("by the request's own bound", func(t *testing.T) {
 		c.wire.timeout = 300 * time.Millisecond

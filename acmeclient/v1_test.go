@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gatelodge/acmeclient/devca"
@@ -349,11 +350,13 @@ func TestV1_SurvivesAFaultOfTheCAAtEachStep(t *testing.T) {
 }
 
 func TestV1_AwaitsACertificateThatComesLater(t *testing.T) {
-	c, o, _, _ := oldSetup(t, devca.Config{ProcessingTime: 300 * time.Millisecond, RetryAfter: time.Second})
-	cert := obtain(t, c, newRequest(t, "a.localhost"))
-	if cert.URL == "" || o.count("GET "+pathCertV1) < 2 || o.count("POST "+pathNewCert) != 1 || len(cert.Chain) != 2 {
-		t.Errorf("certificate is %+v, requests %v", cert, o.requests(0))
-	}
+	synctest.Test(t, func(t *testing.T) {
+		o := newBubble(t, devca.Config{Protocols: devca.ProtocolsV1, ProcessingTime: 10 * time.Second, RetryAfter: 3 * time.Second})
+		cert := obtain(t, o.client(t), newRequest(t, "a.localhost"))
+		if cert.URL == "" || o.count("GET "+pathCertV1) < 2 || o.count("POST "+pathNewCert) != 1 || len(cert.Chain) != 2 {
+			t.Errorf("certificate is %+v, requests %v", cert, o.requests(0))
+		}
+	})
 }
 
 // TestV1_ChecksTheCertificate, since anybody's answer may be a certificate.

@@ -28,7 +28,7 @@ func newTestAsk(t *testing.T, answer http.HandlerFunc) (*Ask, *atomic.Int64) {
 		answer(w, r)
 	}))
 	t.Cleanup(server.Close)
-	ask, err := NewAsk(AskConfig{URL: server.URL + "/ask?fixed=1", Node: "node1", Timeout: 300 * time.Millisecond})
+	ask, err := NewAsk(AskConfig{URL: server.URL + "/ask?fixed=1", Node: "node1", Timeout: 20 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,6 +60,9 @@ func TestAsk_ReadsVerdicts(t *testing.T) {
 		t.Run(c.why, func(t *testing.T) {
 			t.Parallel()
 			ask, asked := newTestAsk(t, c.answer)
+			if c.why == "no answer" {
+				ask.cfg.Timeout = 2 * time.Second
+			}
 			for range 2 {
 				got := "cannot tell"
 				switch err := ask.Allow(t.Context(), "shop.example.com", netip.MustParseAddr("192.0.2.7")); {
