@@ -1,4 +1,4 @@
-# docker build -t gatelodge . && docker run -p 80:80 -p 443:443 -v gatelodge:/var/lib/gatelodge -v ./gatelodge.toml:/etc/gatelodge/gatelodge.toml:ro gatelodge
+# docker build -t gatelodge . && docker run -p 80:80 -p 443:443 -p 443:443/udp -v gatelodge:/var/lib/gatelodge -v ./gatelodge.toml:/etc/gatelodge/gatelodge.toml:ro gatelodge
 FROM golang:1.26-bookworm AS build
 WORKDIR /src
 COPY go.mod go.sum ./
@@ -14,7 +14,7 @@ COPY --from=build --chown=65532:65532 /out/ /
 USER 65532:65532
 ENV HOME=/var/lib/gatelodge XDG_DATA_HOME=/var/lib XDG_RUNTIME_DIR=/run
 VOLUME /var/lib/gatelodge
-EXPOSE 80 443
+EXPOSE 80 443 443/udp
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/gatelodge"]
 CMD ["run", "-c", "/etc/gatelodge/gatelodge.toml"]

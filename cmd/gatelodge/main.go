@@ -17,6 +17,8 @@ import (
 var version = "devel"
 
 func main() {
+	// quic-go would print its advice about UDP buffers past our log; the README gives it.
+	_ = os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
 	if err := rootCommand().ExecuteContext(context.Background()); err != nil {
 		if !errors.Is(err, errReported) {
 			fmt.Fprintln(os.Stderr, "gatelodge:", err)

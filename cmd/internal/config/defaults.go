@@ -25,6 +25,7 @@ func defaultsAt(p paths) *Config {
 		Listen: Listen{
 			HTTP:          []Address{":80"},
 			HTTPS:         []Address{":443"},
+			HTTP3:         true,
 			Redirect:      true,
 			ProxyProtocol: "off",
 			Limits: Limits{
