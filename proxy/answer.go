@@ -27,7 +27,7 @@ func (x *exchange) refuse(f *fault) {
 
 // answer writes an answer of our own: the status, its name and the request id, by which the operator finds the details.
 func (x *exchange) answer(status int) {
-	h := x.Header()
+	h := x.out.Header()
 	h["Content-Type"] = []string{"text/plain; charset=utf-8"}
 	h["X-Content-Type-Options"] = []string{"nosniff"}
 	h["Cache-Control"] = []string{"no-store"}
@@ -36,8 +36,8 @@ func (x *exchange) answer(status int) {
 	if status >= 400 {
 		text += "request id: " + x.id + "\n"
 	}
-	x.WriteHeader(status)
-	_, _ = io.WriteString(x, text) // a client that does not read has left
+	x.out.WriteHeader(status)
+	_, _ = io.WriteString(x.out, text) // a client that does not read has left
 }
 
 // upstreamFailed answers a request whose upstream gave none. Whose fault it was decides the status: the client's own broken body must not count against

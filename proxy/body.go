@@ -34,7 +34,7 @@ type requestBody struct {
 }
 
 func (x *exchange) newRequestBody() *requestBody {
-	return &requestBody{x: x, src: x.r.Body, limit: x.srv.bodyLimit(x.site)}
+	return &requestBody{x: x, src: x.r.Body, limit: x.bodyLimit()}
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {

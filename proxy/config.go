@@ -107,7 +107,18 @@ type Site struct {
 	// Hosts are canonical (hostname.FromConfig): "example.com", "*.example.com" (exactly one label more), "*".
 	Hosts []string
 
-	// Upstream is where requests go. The RoundTripper is safe for concurrent use and fills in scheme and host of the URL itself; its errors become
+	// Routes are for some of the requests, the first that matches; all others go to Upstream. In a site with routes one canonical path decides and goes on, and a
+	// path that servers read in different ways is refused with 400 (see Match); without routes paths go on byte by byte.
+	Routes []Route
+
+	// Wrap puts policies around everything that the site does with requests, those of its routes inside: nil for none. It is called once by every New and Apply; what the
+	// handler has to remember longer is its maker's. The handler gets requests with the path that goes on, which is canonical where there are routes, and with a header from which hop-by-hop
+	// fields and what only a proxy may say are gone; who asks it learns from ClientOf, RequestID and HostOf. It may change the header, the body and the context
+	// (made from the request's own) of the request that it hands on, and wrap the ResponseWriter if that has Unwrap and FlushError. Tunnels go past it: a WebSocket's
+	// bytes are not written to the ResponseWriter. It keeps nothing after it has returned (DESIGN 2).
+	Wrap func(http.Handler) http.Handler
+
+	// Upstream is where requests go; with Routes it may be nil, and requests that none takes are answered with 404. The RoundTripper is safe for concurrent use and fills in scheme and host of the URL itself; its errors become
 	// 502 or 504 (see upstream.ErrTimeout).
 	Upstream http.RoundTripper
 

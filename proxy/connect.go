@@ -78,7 +78,7 @@ func (x *exchange) endConnect(res *http.Response) {
 		h[name] = v
 	}
 	x.WriteHeader(http.StatusOK)
-	if err := x.flush(); err != nil {
+	if err := x.FlushError(); err != nil {
 		x.abort(err)
 		return
 	}
@@ -97,7 +97,7 @@ func (s *stream) Write(p []byte) (int, error) {
 	defer s.watch.stop()
 	n, err := s.x.ResponseWriter.Write(p)
 	if err == nil {
-		err = s.x.flush()
+		err = s.x.FlushError()
 	}
 	return n, err
 }

@@ -21,6 +21,8 @@
 //  6. Without TLS, a CA's challenge is answered and everything else sent to https, if Settings say so (route.go: Server.servePlain).
 //  7. The host's site must be the one that the handshake chose, under the policy of that moment, else 421; and a connection for a name that was permitted for
 //     itself alone carries requests for no other (route.go: exchange.route, exchange.belongs), (site.go: Table.Site).
+//     Within a site with routes the first that takes the request's canonical path has it; policies, made elsewhere, are around what the route does
+//     (way.go: exchange.within, exchange.choose, serveAction), (match.go: matcher.takes), (path.go: canonicalPath, readings).
 //  8. The request is made fit for the upstream: hop-by-hop fields and what only a proxy may say are deleted, then our own word is set; the body is counted and
 //     can be ended by us at any time (forward.go: exchange.outgoing), (headers.go: cleanRequestHeader), (forwarded.go: exchange.setForwarded), (body.go: requestBody.Read).
 //  9. The site's RoundTripper takes it, usually an upstream.Pool; 1xx answers pass on the way (forward.go: exchange.forward, informer.informational).

@@ -21,6 +21,15 @@ type exchange struct {
 	door  *door // the site's; nil also for a redirect
 	r     *http.Request
 
+	// Within a site that has routes or policies:
+	way     *way            // the route; nil for none
+	matched *pattern        // by which it was found; nil without
+	path    string          // canonical; empty where nothing was decided by it
+	ctx     context.Context // as the policies left it; nil without
+
+	// out is who the answer is written to: the exchange itself, or what a policy put before it.
+	out http.ResponseWriter
+
 	start    time.Time
 	id       string     // X-Request-Id
 	peer     netip.Addr // who sent it
@@ -39,7 +48,10 @@ type exchange struct {
 	tunnelIn  int64        // from the client after an upgrade
 	tunnelled bool         // the guard stopped looking after this request
 	hijacked  bool
-	abandoned bool // the answer was cut, or never begun
+
+	cleaned       bool // see clean
+	wantsTrailers bool // the client takes trailers (RFC 9110 §10.1.4)
+	abandoned     bool // the answer was cut, or never begun
 }
 
 // serveHTTP is the way of every request.
@@ -47,6 +59,7 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	s.requests.add()
 	defer s.requests.done()
 	x := &exchange{ResponseWriter: w, srv: s, conn: connOf(r.Context()), state: s.state.Load(), r: r, start: time.Now()}
+	x.out = x
 	defer x.end()
 	x.identify()
 	if x.conn.h1 != nil {
@@ -106,7 +119,12 @@ func (x *exchange) Write(p []byte) (int, error) {
 func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
 // Flush sends what was written so far.
-func (x *exchange) Flush() { _ = x.ResponseWriter.(interface{ FlushError() error }).FlushError() }
+func (x *exchange) Flush() { _ = x.FlushError() }
+
+// FlushError is Flush for http.ResponseController.
+func (x *exchange) FlushError() error {
+	return x.ResponseWriter.(interface{ FlushError() error }).FlushError()
+}
 
 // drainTimeout is how long we read what a client still sends after its answer.
 const drainTimeout = time.Second
@@ -114,6 +132,7 @@ const drainTimeout = time.Second
 // end is deferred: it contains a panic, lets go of the request body, and logs.
 func (x *exchange) end() {
 	p := recover()
+	x.out = x
 	if p != nil && p != http.ErrAbortHandler {
 		x.srv.log.Error("panic in a request", zap.String("request_id", x.id), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 		if x.status == 0 && !x.hijacked {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
@@ -14,7 +15,7 @@ import (
 	"gatelodge/proxy/upstream"
 )
 
-// forward brings the request to the upstream of its site and the answer to the client. It is written out instead of httputil.ReverseProxy, which
+// forward brings the request to its upstream and the answer to the client. It is written out instead of httputil.ReverseProxy, which
 // rewrites queries, relays 1xx without bound, does not read and write at the same time over HTTP/1.1, and loses sight of upgraded connections.
 func (x *exchange) forward() {
 	if err := x.settleBody(); err != nil {
@@ -22,7 +23,7 @@ func (x *exchange) forward() {
 		return
 	}
 	in := &informer{x: x}
-	res, err := x.site.Upstream.RoundTrip(x.outgoing(in))
+	res, err := x.upstreamTo().RoundTrip(x.outgoing(in))
 	in.stop()
 	if err != nil {
 		x.upstreamFailed(err)
@@ -46,17 +47,20 @@ func (x *exchange) forward() {
 func (x *exchange) outgoing(in *informer) *http.Request {
 	r := x.r
 	trace := &httptrace.ClientTrace{Got1xxResponse: in.informational}
-	out := r.WithContext(httptrace.WithClientTrace(r.Context(), trace))
-	out.URL = outgoingURL(r)
+	ctx := x.ctx
+	if ctx == nil {
+		ctx = r.Context()
+	}
+	out := r.WithContext(httptrace.WithClientTrace(ctx, trace))
+	out.URL = outgoingURL(r, x.outgoingPath())
 	out.RequestURI = ""
 	out.Close = false
 	out.TransferEncoding, out.Trailer = nil, nil
 
-	wantsTrailers := hasToken(r.Header["Te"], "trailers")
-	cleanRequestHeader(out.Header, x.trusted)
+	x.clean()
 	x.setForwarded(out.Header)
 	x.setClientCert(out.Header)
-	if wantsTrailers { // hop by hop, but we can do it on both sides
+	if x.wantsTrailers { // hop by hop, but we can do it on both sides
 		out.Header["Te"] = []string{"trailers"}
 	}
 	if x.upgrade != "" {
@@ -70,11 +74,30 @@ func (x *exchange) outgoing(in *informer) *http.Request {
 	return out
 }
 
-// outgoingURL is the target with path and query as the client wrote them; scheme and host are the upstream's to fill in.
-func outgoingURL(r *http.Request) *url.URL {
+// clean makes the header of the request fit for others than us, once: policies see it clean, and what they set afterwards stays.
+func (x *exchange) clean() {
+	if x.cleaned {
+		return
+	}
+	x.cleaned = true
+	x.wantsTrailers = hasToken(x.r.Header["Te"], "trailers")
+	cleanRequestHeader(x.r.Header, x.trusted)
+}
+
+// outgoingPath is the path for the upstream: the one that was decided by, else what the client wrote.
+func (x *exchange) outgoingPath() string {
+	if x.path != "" {
+		return x.path
+	}
+	return pathOf(x.r.RequestURI)
+}
+
+// outgoingURL is the target with the path, and the query as the client wrote it; scheme and host are the upstream's to fill in.
+func outgoingURL(r *http.Request, path string) *url.URL {
 	u := &url.URL{RawQuery: r.URL.RawQuery, ForceQuery: r.URL.ForceQuery}
-	if path := pathOf(r.RequestURI); strings.HasPrefix(path, "//") || path == "*" {
-		u.Path, u.RawPath = r.URL.Path, r.URL.RawPath // see checkTarget
+	if strings.HasPrefix(path, "//") || path == "*" {
+		u.Path, _ = url.PathUnescape(path) // net/http has parsed it
+		u.RawPath = path                   // see checkTarget
 	} else {
 		u.Opaque = path
 	}
@@ -191,12 +214,13 @@ func (in *informer) informational(code int, header textproto.MIMEHeader) error {
 		return nil
 	}
 	h := x.Header()
+	ours := maps.Clone(h) // what policies have set is for the final answer
+	clear(h)
 	cleanResponseHeader(http.Header(header))
-	for name, v := range header {
-		h[name] = v
-	}
+	maps.Copy(h, header)
 	x.WriteHeader(code)
 	clear(h)
+	maps.Copy(h, ours)
 	return nil
 }
 

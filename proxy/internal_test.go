@@ -136,7 +136,7 @@ func FuzzCheck(f *testing.F) {
 		if u.RawQuery != "" || u.ForceQuery {
 			want += "?" + u.RawQuery
 		}
-		if got := outgoingURL(x.r).RequestURI(); got != want {
+		if got := outgoingURL(x.r, x.outgoingPath()).RequestURI(); got != want {
 			t.Fatalf("target %q goes out as %q, want %q", target, got, want)
 		}
 	})

@@ -17,7 +17,7 @@ var errTooManyInformational = errors.New("more than 16 informational (1xx) answe
 func (x *exchange) respond(res *http.Response) {
 	defer func() { _ = res.Body.Close() }()
 	cleanResponseHeader(res.Header)
-	h := x.Header()
+	h := x.out.Header()
 	for name, v := range res.Header {
 		h[name] = v
 	}
@@ -25,7 +25,7 @@ func (x *exchange) respond(res *http.Response) {
 		h["Content-Type"] = noValue
 	}
 	announced := announceTrailers(h, res.Trailer)
-	x.WriteHeader(res.StatusCode)
+	x.out.WriteHeader(res.StatusCode)
 	if err := x.copyBody(res); err != nil {
 		x.cut(err)
 		return
@@ -60,13 +60,14 @@ func (x *exchange) copyBody(res *http.Response) error {
 	defer header.stop()
 	watch := x.watchWrites()
 	defer watch.stop()
+	sent := int64(0)
 	for {
 		n, err := res.Body.Read(buf[:])
 		header.stop()
 		if n > 0 {
 			watch.begin()
-			_, werr := x.Write(buf[:n])
-			if werr == nil && x.bytesOut != res.ContentLength {
+			_, werr := x.out.Write(buf[:n])
+			if sent += int64(n); werr == nil && sent != res.ContentLength {
 				werr = x.flush()
 			}
 			watch.stop()
@@ -83,8 +84,12 @@ func (x *exchange) copyBody(res *http.Response) error {
 	}
 }
 
+// flush sends what was written so far, through whatever a policy put before us.
 func (x *exchange) flush() error {
-	return x.ResponseWriter.(interface{ FlushError() error }).FlushError()
+	if x.out == x {
+		return x.FlushError()
+	}
+	return http.NewResponseController(x.out).Flush()
 }
 
 // headerDelay is how long the header waits for the first bytes of the body, to go out with them.
@@ -190,7 +195,7 @@ func (x *exchange) copyTrailers(trailer http.Header, announced int) {
 		return
 	}
 	_ = x.flush() // or net/http would send a short body with a length, which leaves no place for trailers
-	h := x.Header()
+	h := x.out.Header()
 	for name, v := range trailer {
 		if !mayTrail(name) || len(v) == 0 {
 			continue

@@ -20,11 +20,7 @@ func (x *exchange) route() {
 		return
 	}
 	x.site, x.door = &x.state.Sites[i], &x.state.doors[i]
-	if limit := x.srv.bodyLimit(x.site); limit > 0 && x.r.ContentLength > limit {
-		x.refuse(&fault{http.StatusRequestEntityTooLarge, "body of " + strconv.FormatInt(x.r.ContentLength, 10) + " bytes"})
-		return
-	}
-	x.forward()
+	x.within(&x.state.plans[i])
 }
 
 // belongs reports whether the connection may carry a request for x.host, which is site i's. The handshake chose the site, and it met what the site asks of its

@@ -28,11 +28,11 @@ func NewTable(sites []Site) (*Table, error) {
 		}
 		names[s.Name] = true
 		switch {
-		case s.Passthrough != nil && s.Upstream != nil:
-			errs = append(errs, fmt.Errorf("site %q: an upstream has no part in what passes through", s.Name))
+		case s.Passthrough != nil && (s.Upstream != nil || len(s.Routes) > 0 || s.Wrap != nil):
+			errs = append(errs, fmt.Errorf("site %q: upstreams, routes and policies have no part in what passes through", s.Name))
 		case s.Passthrough != nil:
 			errs = append(errs, s.Passthrough.check())
-		case s.Upstream == nil:
+		case s.Upstream == nil && len(s.Routes) == 0:
 			errs = append(errs, fmt.Errorf("site %q: no upstream", s.Name))
 		}
 		if len(s.Hosts) == 0 {
@@ -66,6 +66,7 @@ type state struct {
 	table    *Table
 	policies map[string]*clientPolicy
 	doors    []door // parallel to Settings.Sites
+	plans    []plan // likewise
 	passes   bool   // some site passes TLS through
 	asks     bool   // somebody is asked about names that clients bring, and may be told their address
 	altSvc   []string
@@ -94,11 +95,18 @@ func (s *Server) newState(set Settings) (*state, error) {
 	if err := errors.Join(checkDefault(set, table), set.ProxyProtocol.check()); err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	st := &state{Settings: set, table: table, policies: policies, doors: make([]door, len(set.Sites))}
+	st := &state{Settings: set, table: table, policies: policies, doors: make([]door, len(set.Sites)), plans: make([]plan, len(set.Sites))}
+	var errs []error
 	for i := range set.Sites {
 		st.passes = st.passes || set.Sites[i].Passthrough != nil
 		st.asks = st.asks || set.Sites[i].OnDemand || slices.Contains(set.Sites[i].Hosts, "*")
+		if st.plans[i], err = newPlan(&set.Sites[i]); err != nil {
+			errs = append(errs, err)
+		}
 		st.doors[i] = s.newDoor(&set.Sites[i], policies[set.Sites[i].ClientAuth], !set.NoTickets)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	return st, nil
 }
@@ -134,10 +142,13 @@ func (st *state) trusts(addr netip.Addr) bool {
 	return false
 }
 
-// bodyLimit is the largest request body that a site takes; zero means any.
-func (s *Server) bodyLimit(site *Site) int64 {
-	if site.BodyBytes != 0 {
-		return site.BodyBytes
+// bodyLimit is the largest request body that the route and the site take; zero means any.
+func (x *exchange) bodyLimit() int64 {
+	switch {
+	case x.way != nil && x.way.route.BodyBytes != 0:
+		return x.way.route.BodyBytes
+	case x.site.BodyBytes != 0:
+		return x.site.BodyBytes
 	}
-	return s.cfg.Limits.BodyBytes
+	return x.srv.cfg.Limits.BodyBytes
 }
