@@ -7,7 +7,8 @@
 // It decides from the http.Request alone, keeps nothing of it after the handler returned, and starts nothing that outlives it. Whatever is particular to the
 // proxy, such as the address of the client behind trusted proxies, it gets by small functions of its Config.
 //
-// The order in which policies are wrapped is their caller's, cheapest refusal outermost: [Networks], [Limit], [Basic], [Forward]. A refused request does not reach the next handler; it is answered by the [Refuse] of the Config.
+// The order in which policies are wrapped is their caller's, cheapest refusal outermost: [Networks], [Limit], [Basic], [Forward], and innermost [Compress], which only touches
+// answers that got so far. A refused request does not reach the next handler; it is answered by the [Refuse] of the Config.
 //
 // # Why a room of its own
 //

@@ -42,6 +42,7 @@ var (
 	_ wrapper = (*policy.Networks)(nil)
 	_ wrapper = (*policy.Basic)(nil)
 	_ wrapper = (*policy.Forward)(nil)
+	_ wrapper = (*policy.Compress)(nil)
 )
 
 // serve starts a server with the handler behind the policy.
