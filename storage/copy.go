@@ -22,6 +22,13 @@ type CopyOptions struct {
 	// DryRun only says what would be done.
 	DryRun bool
 
+	// Leave, if not nil, reports which objects stay where they are: those that each store has for itself.
+	Leave func(name string) bool
+
+	// Stored, if not nil, is told of each object that is at the destination now, with its bytes there, be it that it was there before: to enter certificates into
+	// the index of what is to be renewed. It is not called concurrently, nor in a dry run. An error ends the copying.
+	Stored func(ctx context.Context, name string, data []byte) error
+
 	// Parallel is how many objects are copied together. Zero means 8.
 	Parallel int
 
@@ -66,7 +73,7 @@ func (r *CopyReport) String() string {
 // copied. Whatever dst has besides stays.
 func Copy(ctx context.Context, src, dst Store, o CopyOptions) (*CopyReport, error) {
 	c := &copying{src: src, dst: dst, o: o, report: &CopyReport{DryRun: o.DryRun}}
-	err := forAll(ctx, src, o.Prefix, cmp.Or(o.Parallel, 8), c.object)
+	err := ForAll(ctx, src, o.Prefix, cmp.Or(o.Parallel, 8), c.object)
 	slices.Sort(c.report.Differ)
 	slices.Sort(c.report.Damaged)
 	if err != nil {
@@ -80,7 +87,7 @@ type copying struct {
 	src, dst Store
 	o        CopyOptions
 
-	mu     sync.Mutex // guards report and seen; never held during I/O
+	mu     sync.Mutex // guards report and seen; never held during I/O, but for calls of Stored
 	report *CopyReport
 	seen   int
 }
@@ -88,8 +95,8 @@ type copying struct {
 // object copies one.
 func (c *copying) object(ctx context.Context, name string) error {
 	defer c.progress()
-	if inClear(name) {
-		return nil // challenges, and the canary of another store's keys
+	if inClear(name) || c.o.Leave != nil && c.o.Leave(name) {
+		return nil // challenges, the canary of another store's keys, and what else belongs to one store
 	}
 	data, version, err := c.src.Get(ctx, name)
 	if errors.Is(err, ErrNotExist) {
@@ -106,15 +113,28 @@ func (c *copying) object(ctx context.Context, name string) error {
 		return err
 	}
 	for range 10 {
-		if err := c.bring(ctx, name, data); !errors.Is(err, ErrConflict) {
+		is, err := c.bring(ctx, name, data)
+		if err == nil {
+			return c.stored(ctx, name, is)
+		}
+		if !errors.Is(err, ErrConflict) {
 			return err
 		}
 	}
 	return fmt.Errorf("write %s: %w", name, ErrConflict)
 }
 
-// bring compares with what the destination has, and writes if need be.
-func (c *copying) bring(ctx context.Context, name string, data []byte) error {
+func (c *copying) stored(ctx context.Context, name string, is []byte) error {
+	if c.o.Stored == nil || c.o.DryRun || is == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.o.Stored(ctx, name, is)
+}
+
+// bring compares with what the destination has, and writes if need be. It returns what is there then; nil if that is damaged.
+func (c *copying) bring(ctx context.Context, name string, data []byte) ([]byte, error) {
 	there, version, err := c.dst.Get(ctx, name)
 	_, damaged := errors.AsType[*CorruptError](err)
 	switch {
@@ -122,12 +142,14 @@ func (c *copying) bring(ctx context.Context, name string, data []byte) error {
 		return c.put(ctx, name, data, "", func(r *CopyReport) { r.Created++ })
 	case damaged: // for LoadBundle and Quarantine to deal with
 		c.count(func(r *CopyReport) { r.Differ = noteName(r.Differ, &r.differ, name) })
-		return nil
+		return nil, nil
 	case err != nil:
-		return err
+		return nil, err
+	case version.Stale():
+		return nil, fmt.Errorf("read %s: %w", name, ErrStale)
 	case bytes.Equal(there, data):
 		c.count(func(r *CopyReport) { r.Same++ })
-		return nil
+		return there, nil
 	case c.o.Replace:
 		return c.put(ctx, name, data, version, func(r *CopyReport) { r.Replaced++ })
 	}
@@ -136,22 +158,22 @@ func (c *copying) bring(ctx context.Context, name string, data []byte) error {
 	switch {
 	case err1 != nil || err2 != nil || !strings.HasPrefix(name, "certs/"):
 		c.count(func(r *CopyReport) { r.Differ = noteName(r.Differ, &r.differ, name) })
-		return nil
+		return there, nil
 	case ours.NotAfter.After(theirs.NotAfter):
 		return c.put(ctx, name, data, version, func(r *CopyReport) { r.Replaced++ })
 	}
 	c.count(func(r *CopyReport) { r.Newer++ })
-	return nil
+	return there, nil
 }
 
-func (c *copying) put(ctx context.Context, name string, data []byte, v Version, count func(r *CopyReport)) error {
+func (c *copying) put(ctx context.Context, name string, data []byte, v Version, count func(r *CopyReport)) ([]byte, error) {
 	if !c.o.DryRun {
 		if _, err := c.dst.PutIf(ctx, name, data, v); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	c.count(count)
-	return nil
+	return data, nil
 }
 
 func (c *copying) count(f func(r *CopyReport)) {

@@ -1,6 +1,7 @@
 package storage_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -111,5 +112,43 @@ func TestCopy_ReportsDamageAndEndsWithAnOutage(t *testing.T) {
 	faulty := storagetest.NewFaulty(storage.NewMemory(), storagetest.Fault{Op: storagetest.PutIf})
 	if _, err := storage.Copy(t.Context(), src, faulty, storage.CopyOptions{}); !errors.Is(err, storagetest.ErrInjected) {
 		t.Errorf("outage: %v", err)
+	}
+}
+
+func TestCopy_TellsOfEveryObjectThatIsThereAndLeavesWhatBelongsToOneStore(t *testing.T) {
+	src, dst := storage.NewMemory(), storage.NewMemory()
+	older := newBundle(t, newKey(t), "a.example")
+	newer := renewed(t, older)
+	put(t, src, "certs/a.example", string(encode(t, older)))
+	put(t, dst, "certs/a.example", string(encode(t, newer)))
+	put(t, src, "certs/b.example", string(encode(t, newBundle(t, newKey(t), "b.example"))))
+	put(t, src, "index/07", "of the source")
+	put(t, dst, "index/07", "of the destination")
+	told := map[string]string{}
+	o := storage.CopyOptions{
+		Leave:  func(name string) bool { return strings.HasPrefix(name, "index/") },
+		Stored: func(_ context.Context, name string, data []byte) error { told[name] = string(data); return nil },
+		DryRun: true,
+	}
+	if copyAll(t, src, dst, o); len(told) > 0 {
+		t.Errorf("a dry run told of %v", told)
+	}
+	o.DryRun = false
+	for range 2 {
+		clear(told)
+		if r := copyAll(t, src, dst, o); len(r.Differ) > 0 {
+			t.Errorf("differ: %v", r.Differ)
+		}
+		if len(told) != 2 || told["certs/a.example"] != string(encode(t, newer)) || told["certs/b.example"] == "" {
+			t.Errorf("told of %v", told)
+		}
+	}
+	if got, _ := get(t, dst, "index/07"); got != "of the destination" {
+		t.Errorf("index: %q", got)
+	}
+	broken := errors.New("the index is full")
+	o.Stored = func(context.Context, string, []byte) error { return broken }
+	if _, err := storage.Copy(t.Context(), src, dst, o); !errors.Is(err, broken) {
+		t.Errorf("copy ended with %v", err)
 	}
 }

@@ -8,8 +8,12 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// forAll calls f for every object whose name has the prefix, several at a time, until one fails or ctx ends. Objects that come or go meanwhile may be seen or not.
-func forAll(ctx context.Context, s Store, prefix string, parallel int, f func(ctx context.Context, name string) error) error {
+// listTogether is how many names are asked for at a time: a disk walks all its folders for each call, a bucket makes pages of it.
+const listTogether = 50_000
+
+// ForAll calls f for every object whose name has the prefix, several at a time, until one fails or ctx ends. Objects that come or go meanwhile may be seen or
+// not. It lists, so it is for operators' commands and rare sweeps (see Store.List).
+func ForAll(ctx context.Context, s Store, prefix string, parallel int, f func(ctx context.Context, name string) error) error {
 	group, work := errgroup.WithContext(ctx)
 	group.SetLimit(max(parallel, 1))
 	listed := eachName(work, s, prefix, func(name string) {
@@ -24,7 +28,7 @@ func forAll(ctx context.Context, s Store, prefix string, parallel int, f func(ct
 // eachName calls f for every name with the prefix, in order, by pages.
 func eachName(ctx context.Context, s Store, prefix string, f func(name string)) error {
 	for after := ""; ; {
-		names, err := s.List(ctx, prefix, after, 0)
+		names, err := s.List(ctx, prefix, after, listTogether)
 		if err != nil || len(names) == 0 {
 			return err
 		}

@@ -67,7 +67,7 @@ func (s *Sealed) Rekey(ctx context.Context, o RekeyOptions) (*RekeyReport, error
 		return nil, errors.New("there is no key to seal with: set storage.encryption.keys")
 	}
 	w := &rekeying{s: s, o: o, report: &RekeyReport{First: s.first.ID, Keys: map[string]int{}}}
-	if err := forAll(ctx, s.inner, "", cmp.Or(o.Parallel, 8), w.object); err != nil {
+	if err := ForAll(ctx, s.inner, "", cmp.Or(o.Parallel, 8), w.object); err != nil {
 		return w.report, fmt.Errorf("rekey: %w", err)
 	}
 	slices.Sort(w.report.Unknown)

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 
 	"gatelodge/cmd/internal/config"
+	"gatelodge/proxy/certs"
 	"gatelodge/storage"
 	"gatelodge/storage/migrate"
 )
@@ -34,11 +35,12 @@ func importCommand(file *string) *cobra.Command {
 				return err
 			}
 			return withStore(cmd, *file, func(ctx context.Context, cfg *config.Config, s *store) error {
-				report, err := migrate.Import(ctx, s, src, migrate.Options{DryRun: dryRun, CA: migrate.ByURL(directoriesOf(cfg)), Logger: zap.NewNop()})
+				index := certs.NewIndexer(s, cfg.Issue.RenewAt.Float(), s.log)
+				report, err := migrate.Import(ctx, s, src, migrate.Options{DryRun: dryRun, CA: migrate.ByURL(directoriesOf(cfg)), Stored: index.Stored, Logger: s.log})
 				if report != nil {
 					fmt.Fprintln(cmd.OutOrStdout(), report)
 				}
-				return err
+				return errors.Join(err, index.Flush(ctx))
 			})
 		},
 	}
@@ -64,6 +66,11 @@ func exportCommand(file *string) *cobra.Command {
 	}
 }
 
+// staysBehind reports whether the object is what each store has for itself: the index, which is told by its certificates, and the keys of session tickets.
+func staysBehind(object string) bool {
+	return strings.HasPrefix(object, "index/") || strings.HasPrefix(object, "tickets/")
+}
+
 func copyCommand(file *string) *cobra.Command {
 	var options storage.CopyOptions
 	var to string
@@ -77,15 +84,17 @@ func copyCommand(file *string) *cobra.Command {
 				return report(cmd.ErrOrStderr(), err)
 			}
 			return withStore(cmd, *file, func(ctx context.Context, _ *config.Config, src *store) error {
-				dst, err := openStore(ctx, target.Storage, zap.NewNop())
+				dst, err := openStore(ctx, target.Storage, src.log)
 				if err != nil {
 					return err
 				}
+				index := certs.NewIndexer(dst, target.Issue.RenewAt.Float(), dst.log)
+				options.Leave, options.Stored = staysBehind, index.StoredObject
 				result, err := storage.Copy(ctx, src, dst, options)
 				if result != nil {
 					fmt.Fprintln(cmd.OutOrStdout(), result)
 				}
-				return errors.Join(err, dst.Close())
+				return errors.Join(err, index.Flush(ctx), dst.Close())
 			})
 		},
 	}

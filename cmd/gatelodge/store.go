@@ -18,12 +18,13 @@ type store struct {
 	storage.Store
 	sealed *storage.Sealed // also without keys: then what is sealed is told apart from what is damaged
 	layers []interface{ Close() error }
+	log    *zap.Logger
 }
 
 // openStore opens the disk or the bucket, the local copy in front of a bucket, and the sealing around both: what lies on any disk or in any
 // bucket is sealed, what the program handles is not.
 func openStore(ctx context.Context, cfg config.Storage, log *zap.Logger) (_ *store, err error) {
-	s := &store{}
+	s := &store{log: log}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("open storage: %w", err), s.Close())

@@ -37,7 +37,7 @@ type indexShardFile struct {
 
 // index tells the planner, after a restart, of names that nobody has visited since, and all processes what CAs said of certificates. It lies in storage in shards, written by compare-and-swap after the
 // certificates themselves; so it may lack a name for a moment, or for as long as nobody visits it after a crash in between: each
-// certificate that is loaded is entered again.
+// certificate that is loaded is entered again. What did not come by an order is entered by an Indexer, and Reindex makes all of it anew.
 type index struct {
 	store storage.Store
 	log   *zap.Logger
@@ -110,10 +110,7 @@ func (x *index) write(ctx context.Context) {
 func (x *index) flush(ctx context.Context) bool {
 	done := true
 	for shard := range indexShards {
-		x.mu.Lock()
-		changes := x.changes[shard]
-		x.changes[shard] = nil
-		x.mu.Unlock()
+		changes := x.taken(shard)
 		if len(changes) == 0 {
 			continue
 		}
@@ -127,6 +124,15 @@ func (x *index) flush(ctx context.Context) bool {
 		}
 	}
 	return done
+}
+
+// taken returns the changes of a shard, which are the caller's from now on.
+func (x *index) taken(shard int) map[string]*indexEntry {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	changes := x.changes[shard]
+	x.changes[shard] = nil
+	return changes
 }
 
 // merge brings the changes into a shard by compare-and-swap.

@@ -66,7 +66,7 @@ func (s Settings) withDefaults() Settings {
 	setDefault(&s.UnknownPerClient, 5)
 	setDefault(&s.CacheBytes, 256<<20)
 	setDefault(&s.Negative, time.Minute)
-	setDefault(&s.RenewAt, 2.0/3)
+	setDefault(&s.RenewAt, defaultRenewAt)
 	if len(s.Backoff) == 0 {
 		s.Backoff = []time.Duration{time.Minute, 10 * time.Minute, 100 * time.Minute, 24 * time.Hour}
 	}

@@ -9,6 +9,9 @@ import (
 // shortLife is the lifetime below which certificates are renewed at the half of it: Let's Encrypt's advice for its 160-hour certificates.
 const shortLife = 10 * 24 * time.Hour
 
+// defaultRenewAt is what zero means for Settings.RenewAt.
+const defaultRenewAt = 2.0 / 3
+
 // renewal returns when to renew a certificate: in the window that the CA gave, else by its own lifetime. But never in the first tenth of
 // the time that it has from when it was obtained: a CA that says "now" for each certificate, or dates them far back, must not make us order in a circle.
 func renewal(name string, leaf *x509.Certificate, issued time.Time, window Window, ratio float64) time.Time {
