@@ -183,6 +183,16 @@ func RequestID(r *http.Request) string { return exchangeOf(r).id }
 // HostOf returns the canonical host that is asked for (hostname.Normalize), without port. See ClientOf about r.
 func HostOf(r *http.Request) string { return exchangeOf(r).host }
 
+// HeaderFor returns a new header for a question about the request: its own as an upstream gets it, and X-Forwarded-For, -Proto and -Host, X-Request-Id and the
+// client's certificate in our own words. See ClientOf about r.
+func HeaderFor(r *http.Request) http.Header {
+	x := exchangeOf(r)
+	h := r.Header.Clone()
+	x.setForwarded(h)
+	x.setClientCert(h)
+	return h
+}
+
 // Refuse answers a request that a policy does not let through as this proxy answers all those: the status, its name and the request id. Fields that the policy
 // has set in w.Header(), such as Retry-After, go with it. why is for the access log; it is never shown to the client. See ClientOf about r.
 func Refuse(w http.ResponseWriter, r *http.Request, status int, why string) {

@@ -38,6 +38,6 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), checkCommand(), demoCommand(), certsCommand(), reloadCommand(), internalRootCommand(), storageCommand(), acmeCommand())
+	root.AddCommand(runCommand(), checkCommand(), demoCommand(), certsCommand(), reloadCommand(), internalRootCommand(), storageCommand(), acmeCommand(), passwordCommand())
 	return root
 }

@@ -44,6 +44,9 @@ func TestScripts(t *testing.T) {
 			"envsubst": scriptEnvsubst,
 			"until":    scriptUntil,
 			"differ":   scriptDiffer,
+			"request":  scriptRequest,
+			"echo":     scriptEcho,
+			"decider":  scriptDecider,
 		},
 	})
 }

@@ -127,10 +127,11 @@ func (p *program) newSettings(cfg *config.Config, cas []certs.CA) (*settings, er
 		return nil, err
 	}
 	var before pools
+	var kept policies
 	if p.settings != nil {
-		before = p.settings.pools
+		before, kept = p.settings.pools, p.settings.policies
 	}
-	s, err := newSettings(cfg, cas, permission, before)
+	s, err := newSettings(cfg, cas, permission, before, kept)
 	if err != nil {
 		return nil, err
 	}

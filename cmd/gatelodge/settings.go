@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"reflect"
 	"slices"
@@ -26,6 +27,8 @@ type settings struct {
 	proxy proxy.Settings
 	certs certs.Settings
 	pools pools
+
+	policies policies
 }
 
 // pools are the upstreams by name. A reload keeps those that did not change, with their open connections.
@@ -37,13 +40,13 @@ type pool struct {
 }
 
 // newSettings builds the settings of cfg; cas are its issuers in order, the internal CA among them. Pools of before are used again.
-func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission, before pools) (*settings, error) {
-	s := &settings{pools: pools{}}
+func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission, before pools, kept policies) (*settings, error) {
+	s := &settings{pools: pools{}, policies: policies{}}
 	table := &hostname.Table[certs.Policy]{}
 	var own []certs.Policy
 	var errs []error
 	for _, site := range cfg.Resolve() {
-		ps, err := s.newSite(site, before)
+		ps, err := s.newSite(site, before, kept)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("site %s: %w", site.Name, err))
 			continue
@@ -103,7 +106,7 @@ func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission
 }
 
 // newSite is a site as the proxy sees it.
-func (s *settings) newSite(site config.ResolvedSite, before pools) (proxy.Site, error) {
+func (s *settings) newSite(site config.ResolvedSite, before pools, kept policies) (proxy.Site, error) {
 	ps := proxy.Site{
 		Name: site.Name, Hosts: site.Hosts, AccessLog: site.AccessLog, BodyBytes: site.BodyBytes,
 		OnDemand: site.OnDemand, HSTS: site.HSTS, ClientAuth: site.ClientAuth,
@@ -113,8 +116,24 @@ func (s *settings) newSite(site config.ResolvedSite, before pools) (proxy.Site, 
 		ps.Passthrough, err = proxy.ParsePassthrough(site.Passthrough)
 		return ps, err
 	}
-	ps.Upstream, err = s.pools.open(site, before)
+	if ps.Upstream, err = s.pools.open(site, before); err != nil {
+		return ps, err
+	}
+	ps.Wrap, err = s.policies.newPolicies(site.Name, site.Policies, kept, s.opener(before))
 	return ps, err
+}
+
+// opener opens the upstream of a URL that stands alone, such as that of a server that decides about requests.
+func (s *settings) opener(before pools) func(target string) (http.RoundTripper, error) {
+	return func(target string) (http.RoundTripper, error) {
+		u := config.DefaultUpstream()
+		to, err := config.ParseTarget(target)
+		if err != nil {
+			return nil, err
+		}
+		u.To = []config.Target{to}
+		return s.pools.open(config.ResolvedSite{UpstreamName: to.String(), Upstream: u}, before)
+	}
 }
 
 // unknownPerClient turns "no limit", zero in the configuration, into what certs takes for it.

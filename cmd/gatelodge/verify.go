@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"go.uber.org/zap"
 
@@ -31,6 +32,9 @@ func verifyFiles(cfg *config.Config) error {
 		if _, err := loadRoots(site.Upstream.TLS.Roots); err != nil {
 			errs = append(errs, fmt.Errorf("site %s: %w", site.Name, err))
 		}
+		if _, err := (policies{}).newPolicies(site.Name, site.Policies, nil, noTransport); err != nil {
+			errs = append(errs, fmt.Errorf("site %s: %w", site.Name, err))
+		}
 		if site.CertFile == "" {
 			continue
 		}
@@ -48,3 +52,6 @@ func verifyFiles(cfg *config.Config) error {
 	}
 	return errors.Join(errs...)
 }
+
+// noTransport stands in for the connections that a start would open.
+func noTransport(string) (http.RoundTripper, error) { return &http.Transport{}, nil }

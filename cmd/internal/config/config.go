@@ -9,6 +9,7 @@ package config
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -335,10 +336,18 @@ type Site struct {
 	// OnDemand: names get their certificate at the first handshake, if [OnDemand] permits.
 	OnDemand bool `toml:"on_demand"`
 
-	ClientAuth string        `toml:"client_auth"`
-	Compress   []string      `toml:"compress" enum:"zstd|br|gzip"`
-	HSTS       time.Duration `toml:"hsts"`
-	AccessLog  bool          `toml:"access_log"`
+	ClientAuth string `toml:"client_auth"`
+
+	// Limit, Allow, Deny and Auth hold for all requests of the site; its routes may have more of them.
+	Limit RouteLimit     `toml:"limit"`
+	Allow []netip.Prefix `toml:"allow"`
+	Deny  []netip.Prefix `toml:"deny"`
+	Auth  Auth           `toml:"auth"`
+
+	// Compress are codings, best first; empty compresses nothing.
+	Compress  []string      `toml:"compress" enum:"zstd|br|gzip"`
+	HSTS      time.Duration `toml:"hsts"`
+	AccessLog bool          `toml:"access_log"`
 
 	// BodyBytes bounds a request body of this site; zero means [Limits].BodyBytes.
 	BodyBytes Size `toml:"body_bytes"`
@@ -362,6 +371,7 @@ type Route struct {
 	Limit     RouteLimit     `toml:"limit"`
 	BodyBytes Size           `toml:"body_bytes"`
 	Allow     []netip.Prefix `toml:"allow"`
+	Deny      []netip.Prefix `toml:"deny"`
 	Auth      Auth           `toml:"auth"`
 	Redirect  Redirect       `toml:"redirect"`
 	Files     string         `toml:"files" as:"file"`
@@ -374,18 +384,46 @@ type Match struct {
 	Methods []string `toml:"methods"`
 }
 
-// RouteLimit bounds requests.
+// RouteLimit bounds how often somebody may ask; more gets 429.
 type RouteLimit struct {
-	Rate  Rate   `toml:"rate"`
-	Burst int    `toml:"burst"`
-	Key   string `toml:"key"`
+	Rate Rate `toml:"rate"`
+
+	// Burst is how many may come at once; zero means as many as come in a second.
+	Burst int `toml:"burst"`
+
+	// Key is "ip" or "header:NAME"; empty means "ip". Who sends no such header is known by the address.
+	Key string `toml:"key"`
 }
 
-// Auth asks another server about each request.
-type Auth struct {
-	Forward string   `toml:"forward"`
-	Copy    []string `toml:"copy"`
+// HeaderName is the header that tells who asks; empty for the address.
+func (l *RouteLimit) HeaderName() string {
+	name, _ := strings.CutPrefix(l.Key, "header:")
+	if name == l.Key {
+		return ""
+	}
+	return name
 }
+
+// Auth asks each request for name and password, or another server about it.
+type Auth struct {
+	// Forward is who is asked, by GET; 2xx lets the request through.
+	Forward string `toml:"forward"`
+
+	// Copy are fields of that answer which the request gets, in place of the client's own.
+	Copy    []string      `toml:"copy"`
+	Timeout time.Duration `toml:"timeout"` // of the answer; zero means 5 s
+
+	// Users are NAME:HASH, and UsersFile has one of them a line; the hash is bcrypt or argon2id.
+	Users     []User `toml:"users"`
+	UsersFile string `toml:"users_file" as:"file"`
+	Realm     string `toml:"realm"` // empty means "Restricted"
+
+	// KeepCredentials leaves name and password in the request.
+	KeepCredentials bool `toml:"keep_credentials"`
+}
+
+// Basic reports whether name and password are asked for.
+func (a *Auth) Basic() bool { return len(a.Users) > 0 || a.UsersFile != "" }
 
 // Redirect answers with another address.
 type Redirect struct {

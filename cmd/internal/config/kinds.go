@@ -55,6 +55,8 @@ func scalarOf(t reflect.Type) (scalar, bool) {
 		return scalar{`a reference such as "env:NAME"`, generic(parseSecret)}, true
 	case reflect.TypeFor[SealingKey]():
 		return scalar{`a reference such as "ID=file:/path"`, generic(parseSealingKey)}, true
+	case reflect.TypeFor[User]():
+		return scalar{`a user such as "NAME:HASH"`, generic(parseUser)}, true
 	case reflect.TypeFor[netip.Prefix]():
 		return scalar{`an address range such as "10.0.0.0/8"`, generic(parsePrefix)}, true
 	case reflect.TypeFor[Address]():
@@ -71,7 +73,11 @@ func generic[T any](parse func(string) (T, error)) func(string) (any, error) {
 
 // secretType reports whether a value that does not fit the type may be a secret.
 func secretType(t reflect.Type) bool {
-	return t == reflect.TypeFor[Secret]() || t == reflect.TypeFor[SealingKey]() || t == reflect.TypeFor[[]SealingKey]()
+	switch t {
+	case reflect.TypeFor[Secret](), reflect.TypeFor[SealingKey](), reflect.TypeFor[[]SealingKey](), reflect.TypeFor[User](), reflect.TypeFor[[]User]():
+		return true
+	}
+	return false
 }
 
 // listOf takes both kinds of lists that the decoder makes.

@@ -60,7 +60,6 @@ var pending = []pendingRow{
 	{Key: "upstream.*.slow_start", Feature: "starting a target slowly", Now: `leave it out or write "0s"`, Only: []string{`"0s"`}},
 
 	{Key: "site[].to", Feature: "an upstream over unix sockets or h2c", Now: "use http:// or https://", NotBegin: "unix: h2c:"},
-	{Key: "site[].compress", Feature: "compressing answers", Now: "leave it out or write []", Only: []string{"[]"}},
 	{Key: "site[].headers", Feature: "changing headers", Now: "leave it out"},
 	{Key: "site[].route", Feature: "routes within a site", Now: "leave them out: a site sends all to its `to`"},
 

@@ -33,6 +33,7 @@ type ResolvedSite struct {
 	HSTS              time.Duration
 	ClientAuth        string
 	Passthrough       string // "tcp://host:port": TLS is not terminated here, and there is no Upstream
+	Policies          Policies
 }
 
 // Resolve returns the sites in the order of the configuration.
@@ -44,6 +45,7 @@ func (c *Config) Resolve() []ResolvedSite {
 			Name: s.Hosts[0], Hosts: s.Hosts, UpstreamName: s.To.Upstream, CAs: s.CA,
 			CertFile: s.Certificate, KeyFile: s.Key, OnDemand: s.OnDemand && s.Certificate == "", AccessLog: s.AccessLog,
 			BodyBytes: int64(s.BodyBytes), HSTS: s.HSTS, ClientAuth: s.ClientAuth, Passthrough: s.Passthrough,
+			Policies: s.policies(),
 		}
 		if r.BodyBytes == 0 {
 			r.BodyBytes = int64(c.Listen.Limits.BodyBytes)

@@ -69,3 +69,20 @@ func parseSealingKey(s string) (SealingKey, error) {
 }
 
 func (k SealingKey) String() string { return k.ID + "=" + k.Ref }
+
+// User is a name with the hash of its password. It shows the name alone: a hash can be guessed at.
+type User struct{ name, hash string }
+
+func parseUser(s string) (User, error) {
+	const hint = `write "NAME:HASH" as gatelodge password prints it`
+	name, hash, ok := strings.Cut(s, ":")
+	if !ok || name == "" || !strings.HasPrefix(hash, "$argon2id$") && !strings.HasPrefix(hash, "$2") {
+		return User{}, badValue(hint, "this is no user with the bcrypt or argon2id hash of a password") // not shown: it may be the password
+	}
+	return User{name, hash}, nil
+}
+
+// Entry returns NAME:HASH.
+func (u User) Entry() string { return u.name + ":" + u.hash }
+
+func (u User) String() string { return u.name + ":…" }

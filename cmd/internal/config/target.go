@@ -21,6 +21,9 @@ type Target struct {
 
 var schemePorts = map[string]string{"http": "80", "https": "443", "h2c": "80"}
 
+// ParseTarget takes a URL that stands within another key, such as auth.forward.
+func ParseTarget(s string) (Target, error) { return parseTarget(s) }
+
 func parseTarget(s string) (Target, error) {
 	if name, ok := strings.CutPrefix(s, "@"); ok {
 		if name == "" {

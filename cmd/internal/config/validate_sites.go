@@ -53,6 +53,8 @@ func (v *validator) sites() {
 			continue
 		}
 		v.siteTarget(s, src.key("to"))
+		p := s.policies()
+		v.policies(&p, src)
 		v.siteCertificate(s, src)
 		if _, ok := v.c.ClientAuth[s.ClientAuth]; s.ClientAuth != "" && !ok {
 			v.fault(src.key("client_auth"), didYouMean(s.ClientAuth, sortedKeys(v.c.ClientAuth)...), "there is no [client_auth.%s]", clip(s.ClientAuth))
@@ -89,6 +91,7 @@ func (v *validator) passthrough(s *Site, src *source) {
 	}
 	for key, set := range map[string]bool{
 		"to": s.To != Target{}, "certificate": s.Certificate != "", "client_auth": s.ClientAuth != "", "on_demand": s.OnDemand, "ca": len(s.CA) > 0,
+		"limit": s.Limit != RouteLimit{}, "allow": len(s.Allow) > 0, "deny": len(s.Deny) > 0, "auth": s.Auth.Forward != "" || s.Auth.Basic(), "compress": len(s.Compress) > 0,
 	} {
 		if set {
 			v.fault(src.key(key), "leave one of them out", "`%s` needs TLS to be terminated here, which `passthrough` does not do", key)
