@@ -3,6 +3,7 @@ package acmeclient
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -44,14 +45,41 @@ func (c *Client) place(ctx context.Context, d dialect, a *attempt) (dialect, *or
 	}
 	var m mended
 	for {
+		undo, err := a.mayPlace(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
 		o, err := d.begin(ctx, ids, a.options)
 		if err == nil {
 			return d, o, nil
+		}
+		if notPlaced(err) {
+			undo()
 		}
 		if d, err = c.mend(ctx, d, a, &m, err); err != nil {
 			return nil, nil, err
 		}
 	}
+}
+
+// mayPlace asks the caller, who keeps count.
+func (a *attempt) mayPlace(ctx context.Context) (undo func(), err error) {
+	undo = func() {}
+	if a.placing == nil {
+		return undo, nil
+	}
+	if told, err := a.placing(ctx, a.options.replaces != ""); err != nil {
+		return nil, fmt.Errorf("place the order (nothing was sent): %w", err)
+	} else if told != nil {
+		undo = told
+	}
+	return undo, nil
+}
+
+// notPlaced reports whether there is no order for certain: the CA said so, or was not asked.
+func notPlaced(err error) bool {
+	var p *Problem
+	return errors.As(err, &p) && (p.Status >= 400 || refusedHere(err))
 }
 
 // mended is what was tried already to get an order placed.

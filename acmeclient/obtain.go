@@ -18,6 +18,10 @@ type Request struct {
 	CSR         []byte   // DER
 	Predecessor [][]byte // DER chain of the certificate that this one replaces, if this CA issued it
 	Profile     string   // empty for Config.Profile
+
+	// Placing is called immediately before a new order is placed, not for one that is resumed; replaces says whether it names the predecessor. Its error ends
+	// Obtain, and is what Obtain's error wraps. Undo is called if the CA answered that it placed none. Nil asks nobody.
+	Placing func(ctx context.Context, replaces bool) (undo func(), err error)
 }
 
 // Certificate is what the CA issued, checked against the request's key and names.
@@ -46,12 +50,13 @@ type attempt struct {
 	csr     *x509.CertificateRequest
 	account *account // that orders
 	options orderOptions
-	object  string    // where the order in progress is stored
-	began   time.Time // for the pace
-	placed  time.Time // when the order was placed, now or by a predecessor
-	profile string    // that it was placed with
-	resumed bool      // the order was placed by a predecessor, or by an earlier call
-	dead    bool      // the order cannot be continued
+	placing func(ctx context.Context, replaces bool) (undo func(), err error) // see Request
+	object  string                                                            // where the order in progress is stored
+	began   time.Time                                                         // for the pace
+	placed  time.Time                                                         // when the order was placed, now or by a predecessor
+	profile string                                                            // that it was placed with
+	resumed bool                                                              // the order was placed by a predecessor, or by an earlier call
+	dead    bool                                                              // the order cannot be continued
 
 	finalized int // how often the CSR was sent
 }
@@ -75,7 +80,7 @@ func (c *Client) Obtain(ctx context.Context, r Request) (*Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.OrderTimeout)
 	defer cancel()
 	a := &attempt{
-		names: names, csr: csr, object: c.orders.name(r.CSR), began: time.Now(),
+		names: names, csr: csr, object: c.orders.name(r.CSR), began: time.Now(), placing: r.Placing,
 		options: orderOptions{profile: cmp.Or(r.Profile, c.cfg.Profile), replaces: replacedID(r.Predecessor, names)},
 	}
 	cert, err := c.issue(ctx, a)

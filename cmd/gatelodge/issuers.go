@@ -43,7 +43,7 @@ var (
 func (a *acmeIssuer) Name() string { return a.cfg.Name }
 
 func (a *acmeIssuer) Issue(ctx context.Context, r *certs.Request) (*certs.Issued, error) {
-	req := acmeclient.Request{Names: r.Names, CSR: r.CSR, Profile: r.Profile}
+	req := acmeclient.Request{Names: r.Names, CSR: r.CSR, Profile: r.Profile, Placing: r.Placing}
 	if r.PredecessorCA == a.cfg.Name {
 		req.Predecessor = r.Predecessor
 	}

@@ -94,6 +94,7 @@ func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission
 		MaxWait:          cfg.OnDemand.MaxWait,
 		Backoff:          cfg.Issue.Backoff,
 		InFlight:         cfg.Issue.Budget.InFlight,
+		Budget:           newBudget(cfg.Issue.Budget),
 		Failover:         certs.Failover{After: cfg.Issue.Failover.After, BackAfter: cfg.Issue.Failover.BackAfter},
 		Keys:             cfg.Issue.Keys,
 		ARI:              cfg.Issue.ARI,

@@ -71,6 +71,9 @@ type Settings struct {
 	// handshake. Off, they are not, and what they said does not count; a window that comes with a certificate (Issued.Renewal) does.
 	ARI bool
 
+	// Budget bounds what the fleet orders.
+	Budget Budget
+
 	// InFlight bounds the issuances at one time. Zero means 32.
 	InFlight int
 

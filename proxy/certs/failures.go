@@ -26,6 +26,30 @@ type failureRecord struct {
 	Last    time.Time `json:"last"`
 	RetryAt time.Time `json:"retry_at,omitzero"` // the CA's own word
 	Next    time.Time `json:"next"`              // not before then
+
+	// Recent are the last failures, as many as Budget.Failures counts, oldest first.
+	Recent []time.Time `json:"recent,omitempty"`
+}
+
+// note enters a failure among the recent ones, and puts Next off until the budget has room for another.
+func (f *failureRecord) note(prior *failureRecord, at time.Time, limit Limit) {
+	if limit.Count <= 0 {
+		return
+	}
+	if prior != nil {
+		f.Recent = append(f.Recent, prior.Recent...)
+	}
+	f.Recent = append(f.Recent, at)
+	f.Recent = f.Recent[max(0, len(f.Recent)-limit.Count):]
+	f.Next = latest(f.Next, f.room(limit))
+}
+
+// room is when the budget has room for another failure.
+func (f *failureRecord) room(limit Limit) time.Time {
+	if limit.Count <= 0 || len(f.Recent) < limit.Count {
+		return time.Time{}
+	}
+	return f.Recent[len(f.Recent)-limit.Count].Add(limit.Per)
 }
 
 // backingOff reports whether it is too early for another attempt.

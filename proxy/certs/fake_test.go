@@ -76,6 +76,14 @@ func (c *fakeCA) Name() string { return c.name }
 func (c *fakeCA) Issue(ctx context.Context, r *Request) (*Issued, error) {
 	c.mu.Lock()
 	fault, change, window := c.fault, c.change, c.window
+	begun := c.orders[string(r.CSR)]
+	c.mu.Unlock()
+	if r.Placing != nil && !begun {
+		if _, err := r.Placing(ctx, r.Predecessor != nil && r.PredecessorCA == c.name); err != nil {
+			return nil, err
+		}
+	}
+	c.mu.Lock()
 	c.orders[string(r.CSR)] = true
 	n := len(c.calls)
 	c.calls = append(c.calls, call{name: r.Names[0], at: time.Now(), pred: r.Predecessor != nil, key: keyOfRequest(r)})

@@ -26,6 +26,7 @@ func (a *attempt) issue(ctx context.Context, key *pendingKey) (*storage.Bundle, 
 	}
 	prefer := a.preference(cas)
 	var asked []string
+	var spent *BudgetError
 	for ca := a.queue.choose(a.o, prefer, nil); ca != ""; ca = a.queue.choose(a.o, prefer, asked) {
 		i := slices.IndexFunc(cas, func(c CA) bool { return c.Issuer.Name() == ca })
 		if i < 0 {
@@ -40,6 +41,11 @@ func (a *attempt) issue(ctx context.Context, key *pendingKey) (*storage.Bundle, 
 		case err == nil:
 			a.queue.worked(a.o, ca)
 			return b, nil
+		case asBudget(err) != nil:
+			spent = sooner(spent, asBudget(err))
+			a.queue.passOver(a.o, ca)
+		case isStorage(err):
+			return nil, err
 		case ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded): // we are closing, or lost the lease: nobody's fault
 			return nil, &storageError{fmt.Errorf("order for %s interrupted: %w", a.o.name, context.Cause(ctx))}
 		case concernsName(err):
@@ -48,6 +54,9 @@ func (a *attempt) issue(ctx context.Context, key *pendingKey) (*storage.Bundle, 
 		case a.queue.failed(a.o, ca, err):
 			return nil, a.fail(ctx, ca, err)
 		}
+	}
+	if spent != nil {
+		return nil, spent
 	}
 	return nil, errParked
 }
@@ -94,6 +103,9 @@ func concernsName(err error) bool {
 func (a *attempt) ask(ctx context.Context, ca CA, key *pendingKey) (*storage.Bundle, error) {
 	began := time.Now()
 	issued, leaf, err := a.checked(ctx, ca, key)
+	if asBudget(err) != nil || isStorage(err) {
+		return nil, err // the CA was not asked
+	}
 	result := "ok"
 	if err != nil {
 		result = scopeOf(err)
@@ -124,7 +136,15 @@ func (a *attempt) checked(ctx context.Context, ca CA, key *pendingKey) (*Issued,
 	if a.stored != nil {
 		request.Predecessor, request.PredecessorCA = a.stored.tls.Certificate, a.stored.ca
 	}
+	var unpaid error
+	request.Placing = func(ctx context.Context, replaces bool) (undo func(), err error) {
+		undo, unpaid = a.placing(ctx, ca, replaces)
+		return undo, unpaid
+	}
 	issued, err := ca.Issuer.Issue(ctx, request)
+	if err != nil && unpaid != nil {
+		err = unpaid
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -151,6 +171,7 @@ func (a *attempt) fail(ctx context.Context, ca string, cause error) error {
 	} else {
 		rec.Next = nextAttempt(now, a.r.Backoff, rec.Count, retryOf(cause), spread)
 	}
+	rec.note(a.prior, now, a.r.Budget.Failures)
 	a.failures.write(ctx, a.o.name, rec)
 	if rec.Scope == ScopeDomain && retryOf(cause).After(now) {
 		until := capped(now, retryOf(cause))

@@ -9,7 +9,7 @@ import (
 // An Issuer turns a CSR into a certificate. ACME CAs, the internal CA and wrapped certmagic issuers are all of this kind; nothing in this package knows which.
 //
 // Issue MUST honour ctx. It MUST NOT wait out a Retry-After: it returns a [Failure] that says when. It MAY be called
-// again with the same CSR after a crash, and SHOULD then continue what it began instead of ordering anew.
+// again with the same CSR after a crash, and SHOULD then continue what it began instead of ordering anew. It MUST call Request.Placing before it places an order.
 type Issuer interface {
 	// Name is the name of the CA in the configuration. It is stored with each certificate and never changes.
 	Name() string
@@ -33,6 +33,10 @@ type Request struct {
 
 	// Profile is the certificate profile to ask for; empty for the CA's default.
 	Profile string
+
+	// Placing pays for a new order from our budgets, immediately before it is placed; replaces says whether the order names its predecessor to the CA. An error
+	// means that there is none to be placed: Issue ends with it. Undo is called if the CA refused to place the order for certain. Nil: nothing is to be paid.
+	Placing func(ctx context.Context, replaces bool) (undo func(), err error)
 }
 
 // Issued is the answer to a Request. The manager checks key, names and dates itself before it stores it.

@@ -34,6 +34,7 @@ type Manager struct {
 	unsaved   unsaved
 	inquiries inquiries
 	queue     *queue
+	budgets   *budgets
 	planner   *planner
 	index     *index
 
@@ -65,7 +66,8 @@ func New(cfg Config, s Settings) (*Manager, error) {
 	}
 	m.revocations = newRevocations(m.store, m.log)
 	m.failures, m.index, m.queue = newFailures(m.store, m.log), newIndex(m.store, m.log), newQueue(m.log)
-	m.queue.run, m.queue.cas = m.obtain, m.casFor
+	m.budgets = newBudgets(m.store, m.log)
+	m.queue.run, m.queue.cas, m.queue.tenant = m.obtain, m.casFor, func(name string) string { return m.rules.Load().tenant(name) }
 	if m.metrics == nil {
 		m.metrics = noMetrics{}
 	}
@@ -87,7 +89,7 @@ func (m *Manager) Start(ctx context.Context) error {
 	}
 	m.ctx, m.cancel = context.WithCancel(ctx)
 	m.queue.start(m.ctx)
-	for _, f := range []func(context.Context){m.plan, m.readIndex, m.inform, m.index.write, m.queue.patrol, m.watchFiles, m.resumeRevocations} {
+	for _, f := range []func(context.Context){m.plan, m.readIndex, m.inform, m.index.write, m.queue.patrol, m.watchFiles, m.resumeRevocations, m.budgets.giveBack} {
 		m.work.Go(func() { f(m.ctx) })
 	}
 	return nil

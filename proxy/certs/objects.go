@@ -12,6 +12,7 @@ import (
 //	pending/<name>    key and CSR of an order, stored before the CA is asked
 //	failures/<name>   what went wrong last, and when to try again
 //	index/<NN>        which names have a certificate, and when it ends: for the planner after a restart
+//	budget/<kind>/... what the fleet has ordered lately (see ledger.go)
 //	issue/<name>      the lease of whoever orders (leases have a space of their own)
 //	revocations       which certificates must not be served (see revocation.go)
 //	revoking/<sum>    chain and key of one of them, until its CA was told
@@ -23,6 +24,14 @@ func failureObject(name string) string   { return "failures/" + fileName(name) }
 func issueLease(name string) string      { return "issue/" + fileName(name) }
 func revokeLeaseName(name string) string { return "revoke/" + fileName(name) }
 func indexObject(shard int) string       { return fmt.Sprintf("index/%02d", shard) }
+
+// ledgerObject is where the budget's account is counted: orders of a CA by themselves, domains and tenants many to an object.
+func ledgerObject(budget, account string) string {
+	if budget == budgetOrders {
+		return "budget/" + budget + "/" + account
+	}
+	return fmt.Sprintf("budget/%s/%02d", budget, hash64(account)%ledgerShards)
+}
 
 // fileName writes a wildcard's star as "_", which is a label that no certificate can have (see sane).
 func fileName(name string) string {

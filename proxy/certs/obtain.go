@@ -26,6 +26,11 @@ type storageError struct{ err error }
 func (e *storageError) Error() string { return "storage: " + e.err.Error() }
 func (e *storageError) Unwrap() error { return e.err }
 
+func isStorage(err error) bool {
+	_, ok := errors.AsType[*storageError](err)
+	return ok
+}
+
 // attempt is one run of an order.
 type attempt struct {
 	*Manager
@@ -69,6 +74,9 @@ func (m *Manager) obtain(ctx context.Context, o *order) (*certificate, error) {
 func (a *attempt) underLease(ctx context.Context) (*certificate, error) {
 	if err := a.heldBack(a.o.name); err != nil && a.o.kind != kindReplace {
 		return nil, err
+	}
+	if e := a.spent(a.r, a.t); e != nil && a.o.kind != kindReplace {
+		return nil, e
 	}
 	lease, err := a.store.Lease(ctx, issueLease(a.o.name))
 	if err != nil {
@@ -170,6 +178,13 @@ func (a *attempt) planNext(err error) {
 		return // done, or it goes on by itself
 	}
 	backoff, held := errors.AsType[*BackoffError](err)
+	if e := asBudget(err); e != nil {
+		if e.Budget == budgetOrders {
+			return // it stays in the queue
+		}
+		apart := scale(max(e.Limit.Per/budgetSlots, time.Minute), fraction(a.o.name)) // room for one is no room for all
+		backoff, held = &BackoffError{Next: e.Next.Add(apart)}, true
+	}
 	if !held {
 		a.log.Warn("certificate not obtained, trying again soon", zap.Error(err))
 		a.planner.retry(a.o.name, a.t.listed || a.stored != nil)

@@ -30,7 +30,7 @@ func (q *queue) parkHopelessLocked(now time.Time) {
 	}
 	q.urgent = slices.DeleteFunc(q.urgent, hopeless)
 	q.renewals = slices.DeleteFunc(q.renewals, hopeless)
-	q.fresh = slices.DeleteFunc(q.fresh, hopeless)
+	q.fresh.remove(hopeless)
 }
 
 // parkLocked lets the handshakes go and keeps the name.
@@ -42,6 +42,25 @@ func (q *queue) parkLocked(o *order) {
 			break
 		}
 	}
+	q.restLocked(o)
+}
+
+// withholdLocked parks an order until its budget may have room again. It keeps its turn.
+func (q *queue) withholdLocked(o *order, e *BudgetError) {
+	o.state, o.trial, o.err, o.withheld, o.after = orderParked, "", e, e, e.again
+	q.restLocked(o)
+}
+
+// passOver leaves the CA out for the rest of the order's run: a budget of ours there is used up.
+func (q *queue) passOver(o *order, ca string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	o.over = append(o.over, ca)
+}
+
+// restLocked is the end of waiting for a parked order's visitors, and wakes who looks after it.
+func (q *queue) restLocked(o *order) {
+	o.over = nil
 	o.round.end(nil, o.err)
 	select {
 	case q.parked <- struct{}{}:

@@ -53,9 +53,15 @@ func (s orderState) String() string {
 	return [...]string{StateQueued, StateOrdering, StateWaiting}[s]
 }
 
-// order is the wish for a certificate of one name. The queue's mutex guards its fields but name and kind.
+// order is the wish for a certificate of one name. The queue's mutex guards its fields but name and tenant.
 type order struct {
 	name, kind string
+	tenant     string // whose turn it takes, see fairQueue
+
+	number uint64 // by which it came
+
+	seq uint64  // by which it got its turn, among new names; zero: it has none yet
+	tag float64 // its turn
 
 	state  orderState
 	cas    []string  // the CAs that may serve it, in order, as of when it was queued
@@ -67,7 +73,10 @@ type order struct {
 	trial  string    // the failing CA for which this order is the trial
 	blame  int       // how often it opened a circuit that another name closed at once
 	err    error     // why it was parked
-	round  *round    // what handshakes wait for now
+	over   []string  // CAs that it may not ask in this run, for lack of a budget
+
+	withheld *BudgetError // what it is parked for, if that is a budget
+	round    *round       // what handshakes wait for now
 }
 
 // round is one wait for a result. A parked order begins a new one when it runs again.
@@ -85,6 +94,8 @@ type queue struct {
 	cas func(name string) []string // the CAs that may serve the name, in order
 	log *zap.Logger
 
+	tenant func(name string) string // whose turn a name takes
+
 	parked chan struct{} // has room for one: there are parked orders
 
 	wg sync.WaitGroup
@@ -92,11 +103,13 @@ type queue struct {
 	mu       sync.Mutex // guards what follows; never held during I/O
 	ctx      context.Context
 	orders   map[string]*order
-	urgent   []*order // queued, of kindReplace; they go before all others and have places of their own
-	renewals []*order // queued; they go before new names, whose visitors wait for a bounded time only
-	fresh    []*order // queued
+	urgent   []*order   // queued, of kindReplace; they go before all others and have places of their own
+	renewals []*order   // queued; they go before new names, whose visitors wait for a bounded time only
+	fresh    *fairQueue // queued
 	running  int
-	limit    int // see Settings.InFlight
+	number   uint64        // of the order that came last
+	pace     time.Duration // that orders take, of late
+	limit    int           // see Settings.InFlight
 	failover Failover
 	circuits map[string]*circuit
 }
@@ -105,7 +118,7 @@ type queue struct {
 var errParked = errors.New("every CA for the name fails")
 
 func newQueue(log *zap.Logger) *queue {
-	return &queue{log: log, parked: make(chan struct{}, 1), orders: map[string]*order{}, circuits: map[string]*circuit{}}
+	return &queue{log: log, parked: make(chan struct{}, 1), orders: map[string]*order{}, circuits: map[string]*circuit{}, fresh: newFairQueue(), tenant: registeredDomain}
 }
 
 // wish is what an order begins with.
@@ -131,10 +144,16 @@ func (q *queue) wantLocked(w wish) (*round, error) {
 	now := time.Now()
 	o := q.orders[w.name]
 	if o == nil {
-		if len(q.orders) >= maxOrders {
+		tenant := q.tenant(w.name)
+		if !q.fresh.enter(tenant, len(q.orders)) {
 			return nil, errBusy
 		}
-		o = &order{name: w.name, kind: w.kind, issuer: w.issuer, loyal: w.loyal}
+		o = &order{name: w.name, kind: w.kind, tenant: tenant, issuer: w.issuer, loyal: w.loyal}
+		if w.visitor {
+			o.wanted = now
+		}
+		q.number++
+		o.number = q.number
 		q.orders[w.name] = o
 		q.enqueueLocked(o)
 	}
@@ -216,15 +235,19 @@ func (r *round) end(cert *certificate, err error) {
 
 func (q *queue) enqueueLocked(o *order) {
 	o.state, o.cas, o.round = orderQueued, q.cas(o.name), &round{done: make(chan struct{}), trial: o.trial != ""}
+	o.withheld = nil
 	list := q.listLocked(o)
-	if o.trial != "" {
+	switch {
+	case list == nil:
+		q.fresh.push(o)
+	case o.trial != "":
 		*list = slices.Insert(*list, 0, o)
-	} else {
+	default:
 		*list = append(*list, o)
 	}
 }
 
-// listLocked is where an order of its kind waits.
+// listLocked is where an order of its kind waits; nil for new names, which take turns.
 func (q *queue) listLocked(o *order) *[]*order {
 	switch o.kind {
 	case kindReplace:
@@ -232,14 +255,22 @@ func (q *queue) listLocked(o *order) *[]*order {
 	case kindRenew:
 		return &q.renewals
 	}
-	return &q.fresh
+	return nil
 }
 
 // hastenLocked makes an order that does not run yet one of kindReplace.
 func (q *queue) hastenLocked(o *order) {
-	if list := q.listLocked(o); o.state == orderQueued {
-		*list = slices.DeleteFunc(*list, func(other *order) bool { return other == o })
+	same := func(other *order) bool { return other == o }
+	if o.state == orderQueued {
+		if list := q.listLocked(o); list != nil {
+			*list = slices.DeleteFunc(*list, same)
+		} else {
+			q.fresh.remove(same)
+		}
 		q.urgent = append(q.urgent, o)
+	}
+	if o.withheld != nil {
+		o.after = time.Time{} // no budget holds it back any more
 	}
 	o.kind = kindReplace
 }
@@ -265,15 +296,15 @@ func (q *queue) dispatchLocked() {
 
 // nextLocked takes the next order from the queue for which there is a place: an urgent one, a trial, a renewal, a new name.
 func (q *queue) nextLocked() *order {
-	list := &q.renewals
-	if len(q.urgent) > 0 && q.running < q.limit+urgentPlaces {
+	list, fresh := &q.renewals, q.fresh.first()
+	switch {
+	case len(q.urgent) > 0 && q.running < q.limit+urgentPlaces:
 		list = &q.urgent
-	} else if q.running >= q.limit {
+	case q.running >= q.limit:
 		return nil
-	} else if len(q.renewals) == 0 || len(q.fresh) > 0 && q.fresh[0].trial != "" && q.renewals[0].trial == "" {
-		list = &q.fresh
-	}
-	if len(*list) == 0 {
+	case fresh != nil && (len(q.renewals) == 0 || fresh.trial != "" && q.renewals[0].trial == ""):
+		return q.fresh.pop()
+	case len(q.renewals) == 0:
 		return nil
 	}
 	o := (*list)[0]
@@ -283,14 +314,22 @@ func (q *queue) nextLocked() *order {
 
 // work runs an order that has a place.
 func (q *queue) work(o *order) {
+	began := time.Now()
 	cert, err := q.run(q.ctx, o)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.running--
-	if errors.Is(err, errParked) {
+	if err == nil {
+		q.pacedLocked(time.Since(began))
+	}
+	switch e := asBudget(err); {
+	case errors.Is(err, errParked):
 		q.parkLocked(o)
-	} else {
+	case e != nil && e.Budget == budgetOrders:
+		q.withholdLocked(o, e)
+	default:
 		delete(q.orders, o.name)
+		q.fresh.leave(o.tenant)
 		o.round.end(cert, err)
 	}
 	q.dispatchLocked()
@@ -329,7 +368,8 @@ func (q *queue) close() {
 			o.round.end(nil, errClosed)
 		}
 	}
-	q.urgent, q.renewals, q.fresh = nil, nil, nil
+	q.urgent, q.renewals = nil, nil
+	q.fresh.clear()
 	q.mu.Unlock()
 	q.wg.Wait()
 }

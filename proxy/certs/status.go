@@ -12,16 +12,17 @@ import (
 
 // The states of a name.
 const (
-	StateServing    = "serving"            // a certificate is in use
-	StateRenewing   = "renewing"           // and its successor is being obtained
-	StateOwnFile    = "own file"           // the site brings its certificate
-	StateQueued     = "queued"             // a first certificate waits for its turn
-	StateOrdering   = "ordering"           // a first certificate is being obtained
-	StateWaiting    = "waiting for the CA" // every CA for it fails; it is tried again by itself
-	StateBackingOff = "backing off"        // the last attempt failed; see Status.NextAttempt
-	StateExpired    = "expired"            // the certificate has ended and is not served
-	StateAbsent     = "absent"             // there is none, and nobody has asked
-	StateNotOurs    = "not ours"           // no site claims the name
+	StateServing    = "serving"              // a certificate is in use
+	StateRenewing   = "renewing"             // and its successor is being obtained
+	StateOwnFile    = "own file"             // the site brings its certificate
+	StateQueued     = "queued"               // a first certificate waits for its turn
+	StateOrdering   = "ordering"             // a first certificate is being obtained
+	StateWaiting    = "waiting for the CA"   // every CA for it fails; it is tried again by itself
+	StateWithheld   = "waiting for a budget" // what we order is bounded (Settings.Budget); it is tried again by itself
+	StateBackingOff = "backing off"          // the last attempt failed; see Status.NextAttempt
+	StateExpired    = "expired"              // the certificate has ended and is not served
+	StateAbsent     = "absent"               // there is none, and nobody has asked
+	StateNotOurs    = "not ours"             // no site claims the name
 )
 
 // Status is what a person should know of a name (`gatelodge certs show NAME`).
@@ -45,11 +46,18 @@ type Status struct {
 	Issuer string    `json:"issuer,omitempty"` // the common name of who signed it
 	Key    string    `json:"key,omitempty"`    // its kind, as in Settings.Keys
 
-	MayIssue    []string          `json:"may_issue,omitempty"` // the CAs that may issue for the name, in order
-	Attempts    int               `json:"attempts,omitempty"`  // failures since the last success
-	NextAttempt time.Time         `json:"next_attempt,omitzero"`
-	LastFailure *FailureStatus    `json:"last_failure,omitempty"`
-	Notes       map[string]string `json:"notes,omitempty"`
+	MayIssue    []string       `json:"may_issue,omitempty"` // the CAs that may issue for the name, in order
+	Attempts    int            `json:"attempts,omitempty"`  // failures since the last success
+	NextAttempt time.Time      `json:"next_attempt,omitzero"`
+	LastFailure *FailureStatus `json:"last_failure,omitempty"`
+
+	// Where an order stands that waits: 1 is the next of this process. Expected is a guess. Budget is the one that holds it back, as the configuration calls it.
+	Position int       `json:"position,omitempty"`
+	Expected time.Time `json:"expected,omitzero"`
+	Budget   string    `json:"budget,omitempty"`
+
+	Tenant string            `json:"tenant,omitempty"` // whose name it is: what the permission said, else its registered domain
+	Notes  map[string]string `json:"notes,omitempty"`
 
 	// Second is about the host's second certificate, for clients that cannot use the main one; nil if none is configured.
 	Second *Status `json:"second,omitempty"`
@@ -121,6 +129,9 @@ func (m *Manager) tell(ctx context.Context, s *Status, t target) error {
 		rec, err2 = m.failures.read(ctx, t.name)
 	}
 	m.finish(s, t, cert, rec)
+	if w := m.queue.standing(t.name); w.position > 0 {
+		s.Position, s.Expected = w.position, w.expected
+	}
 	return errors.Join(err, err2)
 }
 
@@ -161,7 +172,7 @@ func (m *Manager) begin(name string) (Status, target) {
 	if !claimed {
 		return s, target{name: name}
 	}
-	s.State = StateAbsent
+	s.State, s.Tenant = StateAbsent, r.tenant(name)
 	if s.Site = t.policy.Site; t.name != probe(name) && t.name != name {
 		s.Name, s.For = t.name, name
 	} else {
@@ -210,6 +221,9 @@ func (m *Manager) finish(s *Status, t target, cert *certificate, rec *failureRec
 		s.State = StateExpired
 	}
 	m.queue.describe(s)
+	if e := m.spent(m.rules.Load(), t); s.Budget == "" && e != nil && (s.State == StateAbsent || s.State == StateQueued) {
+		s.Budget, s.NextAttempt = e.Budget, e.Next
+	}
 }
 
 func (m *Manager) renewalStatus(said suggestion, issued Window) *RenewalStatus {
@@ -270,6 +284,10 @@ func (q *queue) describe(s *Status) {
 	defer q.mu.Unlock()
 	o := q.orders[s.Name]
 	if o == nil || o.state != orderParked {
+		return
+	}
+	if e := o.withheld; e != nil {
+		s.State, s.Budget, s.NextAttempt = StateWithheld, e.Budget, e.Next
 		return
 	}
 	for _, ca := range o.cas {

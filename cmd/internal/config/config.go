@@ -179,14 +179,16 @@ type Failover struct {
 	BackAfter time.Duration `toml:"back_after"`
 }
 
-// Budget refuses before the CA does.
+// Budget refuses before the CA does: for the whole fleet together, at CAs without names of their own. Renewals that the CA invited (RFC 9773) are free.
 type Budget struct {
-	NewOrders           Rate    `toml:"new_orders"`
-	PerRegisteredDomain Rate    `toml:"per_registered_domain"`
-	FailuresPerName     Rate    `toml:"failures_per_name"`
-	PerTenant           Rate    `toml:"per_tenant"`
-	InFlight            int     `toml:"in_flight"` // issuances at one time
-	ReserveForRenewals  Percent `toml:"reserve_for_renewals"`
+	NewOrders           Rate `toml:"new_orders"`            // orders of the account at one CA, renewals among them
+	PerRegisteredDomain Rate `toml:"per_registered_domain"` // new names below one registered domain, at one CA
+	FailuresPerName     Rate `toml:"failures_per_name"`
+	PerTenant           Rate `toml:"per_tenant"` // new names; the tenant is what ask said, else the registered domain
+	InFlight            int  `toml:"in_flight"`  // issuances at one time, of one process
+
+	// ReserveForRenewals is the part of NewOrders that new names leave alone.
+	ReserveForRenewals Percent `toml:"reserve_for_renewals"`
 }
 
 // Abandon says when a name that left us is given up.

@@ -51,7 +51,10 @@ func defaultsAt(p paths) *Config {
 			Failover:   Failover{After: 5, BackAfter: day},
 			Preflight:  "off",
 			Backoff:    []time.Duration{time.Minute, 10 * time.Minute, 100 * time.Minute, day},
-			Budget:     Budget{InFlight: 32},
+			Budget: Budget{
+				NewOrders: Rate{Count: 250, Per: 3 * time.Hour}, PerRegisteredDomain: Rate{Count: 40, Per: 7 * day},
+				FailuresPerName: Rate{Count: 4, Per: time.Hour}, PerTenant: Rate{Count: 50, Per: day}, InFlight: 32, ReserveForRenewals: 30,
+			},
 		},
 		OnDemand: OnDemand{
 			AskTimeout: 2 * time.Second,

@@ -35,11 +35,6 @@ type pendingRow struct {
 var pending = []pendingRow{
 	{Key: "issue.challenges[]", Feature: "dns-persist-01", Now: `use "tls-alpn-01", "http-01" and "dns-01"`, Only: []string{`"tls-alpn-01"`, `"http-01"`, `"dns-01"`}},
 	{Key: "issue.spread", Feature: "spreading renewals over the fleet", Now: "leave it out or write false: each node adds its own jitter", Only: []string{"false"}},
-	{Key: "issue.budget.new_orders", Feature: "a budget of orders", Now: "leave it out: issue.budget.in_flight works"},
-	{Key: "issue.budget.per_registered_domain", Feature: "a budget of orders", Now: "leave it out: issue.budget.in_flight works"},
-	{Key: "issue.budget.failures_per_name", Feature: "a budget of failures", Now: "leave it out: issue.backoff works"},
-	{Key: "issue.budget.per_tenant", Feature: "a budget of orders", Now: "leave it out: issue.budget.in_flight works"},
-	{Key: "issue.budget.reserve_for_renewals", Feature: "a budget of orders", Now: "leave it out: issue.budget.in_flight works"},
 	{Key: "issue.abandon", Feature: "giving up names that left", Now: "leave it out: names are renewed as long as they are configured or permitted"},
 
 	{Key: "on_demand.stale_if_error", Feature: "remembering permissions across an outage of ask", Now: "leave it out: stored certificates are served whatever ask says"},

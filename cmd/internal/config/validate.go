@@ -230,6 +230,9 @@ func (v *validator) issue() {
 	if is.Budget.InFlight < 1 {
 		v.fault(src.key("budget").key("in_flight"), "write 1 at least", "no certificate could be ordered")
 	}
+	if b := is.Budget; b.NewOrders.Count > 0 && b.NewOrders.Count*(100-int(b.ReserveForRenewals)) < 100 {
+		v.fault(src.key("budget").key("reserve_for_renewals"), `write less, like "30%"`, "the reserve leaves no order for new names")
+	}
 }
 
 // dns checks what is the same for all providers; their own keys are checked by whoever builds them (`gatelodge check` does).

@@ -1,0 +1,164 @@
+package certs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"gatelodge/storage"
+)
+
+// budgetSlots is into how many slots the time of a limit is divided. What is taken in a slot is spent before it ends, or given back; and it counts
+// for the time of the limit after the slot's end, and one slot more for clocks that differ and for requests on their way. So no time of the limit's
+// length ever sees more than its count, and at most a twelfth of what would be possible is lost to that.
+const budgetSlots = 24
+
+// grant is what was taken in one slot, by all processes together.
+type grant struct {
+	End     int64 `json:"end"` // of the slot, Unix milliseconds
+	New     int   `json:"new,omitempty"`
+	Renewal int   `json:"renewal,omitempty"`
+}
+
+// ledger is one object in storage: what was taken, by account. It is changed by compare-and-swap. Fields of newer programs are lost when it is written.
+type ledger struct {
+	Accounts map[string][]grant `json:"accounts"`
+}
+
+// slotMin is the shortest slot: storage must have answered before it ends.
+const slotMin = 5 * time.Second
+
+func (l Limit) slot() time.Duration { return max(l.Per/budgetSlots, slotMin) }
+
+// slotEnd is when the slot of the limit ends that now is in.
+func (l Limit) slotEnd(now time.Time) time.Time {
+	slot := l.slot().Milliseconds()
+	return time.UnixMilli((now.UnixMilli()/slot + 1) * slot)
+}
+
+// free is when what was taken in a slot with that end does not count any more.
+func (l Limit) free(end int64) time.Time {
+	return time.UnixMilli(end).Add(l.Per + l.slot())
+}
+
+// used counts what was taken and still counts.
+func (l Limit) used(grants []grant, now time.Time) (fresh, renewals int) {
+	for _, g := range grants {
+		if now.Before(l.free(g.End)) {
+			fresh, renewals = fresh+g.New, renewals+g.Renewal
+		}
+	}
+	return fresh, renewals
+}
+
+// room is what may still be taken for such an order: for a new name, what renewals have not taken of their reserve is left alone.
+func (c charge) room(grants []grant, now time.Time) int {
+	fresh, renewals := c.limit.used(grants, now)
+	room := c.limit.Count - fresh - renewals
+	if !c.renewal {
+		room -= max(0, c.reserve-renewals)
+	}
+	return max(room, 0)
+}
+
+// next is when there is room again, if nobody takes anything until then.
+func (c charge) next(grants []grant, now time.Time) time.Time {
+	at := now
+	for _, g := range slices.SortedFunc(slices.Values(grants), func(a, b grant) int { return int(a.End - b.End) }) {
+		if c.room(grants, at) > 0 {
+			break
+		}
+		at = latest(at, c.limit.free(g.End))
+	}
+	if c.room(grants, at) == 0 { // a reserve that leaves nothing
+		return now.Add(c.limit.Per)
+	}
+	return at
+}
+
+// add enters what is taken in the slot, or given back if it is less than nothing.
+func (l *ledger) add(account string, end int64, fresh, renewals int) {
+	grants := l.Accounts[account]
+	for i := range grants {
+		if grants[i].End == end {
+			grants[i].New, grants[i].Renewal = max(0, grants[i].New+fresh), max(0, grants[i].Renewal+renewals)
+			return
+		}
+	}
+	if fresh > 0 || renewals > 0 { // what is given back too late does not count any more
+		l.Accounts[account] = append(grants, grant{end, fresh, renewals})
+	}
+}
+
+// tidy drops what does not count any more.
+func (l *ledger) tidy(limit Limit, now time.Time) {
+	for account, grants := range l.Accounts {
+		grants = slices.DeleteFunc(grants, func(g grant) bool { return g.New+g.Renewal == 0 || !now.Before(limit.free(g.End)) })
+		if l.Accounts[account] = grants; len(grants) == 0 {
+			delete(l.Accounts, account)
+		}
+	}
+}
+
+// change reads a ledger, lets f change it and writes it. F is called again if another process was faster; it reports whether there is anything to write. An
+// error that is no conflict leaves it unknown whether the change was written.
+func (b *budgets) change(ctx context.Context, object string, f func(*ledger) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	for try := range ledgerTries {
+		l, version, err := b.read(ctx, object)
+		if err != nil {
+			return err
+		}
+		if !f(l) {
+			return nil
+		}
+		data, err := json.Marshal(l)
+		if err != nil {
+			return fmt.Errorf("encode %s: %w", object, err)
+		}
+		if _, err = b.store.PutIf(ctx, object, data, version); err == nil {
+			return nil
+		}
+		if !errors.Is(err, storage.ErrConflict) {
+			return fmt.Errorf("write %s: %w", object, err)
+		}
+		if !sleep(ctx, scale(ledgerPause<<min(try, 5), fraction(object, time.Now().String()))) {
+			return fmt.Errorf("write %s: %w", object, context.Cause(ctx))
+		}
+	}
+	return fmt.Errorf("write %s: %w", object, storage.ErrConflict)
+}
+
+// How often a ledger is tried that other processes change at the same time, and the first pause between.
+const (
+	ledgerTries = 20
+	ledgerPause = 20 * time.Millisecond
+)
+
+// read returns the ledger. A damaged one is put aside and begun anew: the CA's own limits still hold.
+func (b *budgets) read(ctx context.Context, object string) (*ledger, storage.Version, error) {
+	l := new(ledger)
+	data, version, err := b.store.Get(ctx, object)
+	if err == nil {
+		if bad := json.Unmarshal(data, l); bad != nil {
+			err = storage.NewCorruptError(object, data, bad)
+		}
+	}
+	if _, damaged := errors.AsType[*storage.CorruptError](err); damaged {
+		if err := storage.Quarantine(ctx, b.store, object, err, b.log); err != nil {
+			return nil, "", err
+		}
+		l, version, err = new(ledger), "", nil
+	}
+	if err != nil && !errors.Is(err, storage.ErrNotExist) {
+		return nil, "", fmt.Errorf("read %s: %w", object, err)
+	}
+	if l.Accounts == nil {
+		l.Accounts = map[string][]grant{}
+	}
+	return l, version, nil
+}
