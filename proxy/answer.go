@@ -55,8 +55,11 @@ func (x *exchange) upstreamFailed(err error) {
 	}
 	x.reportUpstream(err)
 	status := http.StatusBadGateway
-	if errors.Is(err, upstream.ErrTimeout) {
+	switch {
+	case errors.Is(err, upstream.ErrTimeout):
 		status = http.StatusGatewayTimeout
+	case errors.Is(err, upstream.ErrUnavailable):
+		status = http.StatusServiceUnavailable
 	}
 	x.err = err
 	x.answer(status)

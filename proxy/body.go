@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"gatelodge/proxy/upstream"
 )
 
 var (
@@ -92,6 +94,11 @@ func (b *requestBody) again() (io.ReadCloser, error) {
 	}
 	return b, nil
 }
+
+// Err makes it an upstream.FallibleBody.
+func (b *requestBody) Err() error { return b.err() }
+
+var _ upstream.FallibleBody = (*requestBody)(nil)
 
 // err returns why the body could not be read, nil if it could.
 func (b *requestBody) err() error {

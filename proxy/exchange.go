@@ -3,11 +3,14 @@ package proxy
 import (
 	"context"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"runtime/debug"
 	"time"
 
 	"go.uber.org/zap"
+
+	"gatelodge/proxy/upstream"
 )
 
 // exchange is one request on its way through: what the steps find out about it, and the http.ResponseWriter through which they answer.
@@ -38,6 +41,9 @@ type exchange struct {
 	host     string     // canonical host
 	upgrade  string     // the protocol that the client wants to switch to; empty almost always
 	upstream string     // who answered, for the log
+
+	call  upstream.Call         // what the upstream's pool is told, and tells
+	trace httptrace.ClientTrace // what happens on the way there
 
 	connecting *connecting // for an extended CONNECT; nil almost always
 	err        error       // why it went wrong, for the log

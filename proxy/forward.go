@@ -29,7 +29,7 @@ func (x *exchange) forward() {
 		x.upstreamFailed(err)
 		return
 	}
-	if res.Request != nil {
+	if x.upstream = x.call.Target; x.upstream == "" && res.Request != nil {
 		x.upstream = res.Request.URL.Scheme + "://" + res.Request.URL.Host
 	}
 	if x.connecting != nil {
@@ -46,12 +46,12 @@ func (x *exchange) forward() {
 // outgoing is the request as the upstream gets it. The header is the client's own map, cleaned: nobody else reads it any more.
 func (x *exchange) outgoing(in *informer) *http.Request {
 	r := x.r
-	trace := &httptrace.ClientTrace{Got1xxResponse: in.informational}
+	x.trace.Got1xxResponse, x.trace.GotConn = in.informational, x.call.GotConn
 	ctx := x.ctx
 	if ctx == nil {
 		ctx = r.Context()
 	}
-	out := r.WithContext(httptrace.WithClientTrace(ctx, trace))
+	out := r.WithContext(upstream.WithCall(httptrace.WithClientTrace(ctx, &x.trace), &x.call))
 	out.URL = outgoingURL(r, x.outgoingPath())
 	out.RequestURI = ""
 	out.Close = false
@@ -59,6 +59,7 @@ func (x *exchange) outgoing(in *informer) *http.Request {
 
 	x.clean()
 	x.setForwarded(out.Header)
+	x.call.Client, x.call.Secure = x.client, out.Header["X-Forwarded-Proto"][0] == "https"
 	x.setClientCert(out.Header)
 	if x.wantsTrailers { // hop by hop, but we can do it on both sides
 		out.Header["Te"] = []string{"trailers"}

@@ -15,7 +15,7 @@ import (
 var place = regexp.MustCompile(`\(([a-z0-9_]+\.go): ([A-Za-z0-9_.,\s]+)\)`)
 
 func TestStories_NameFilesAndFunctionsThatExist(t *testing.T) {
-	for _, room := range []string{"proxy", "proxy/certs", "acmeclient"} {
+	for _, room := range []string{"proxy", "proxy/upstream", "proxy/certs", "acmeclient"} {
 		t.Run(room, func(t *testing.T) {
 			dir := filepath.Join("../..", room)
 			doc, err := os.ReadFile(filepath.Join(dir, "doc.go"))

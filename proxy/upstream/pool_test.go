@@ -48,8 +48,8 @@ func get(t *testing.T, p *upstream.Pool) (*http.Response, string, error) {
 
 func TestNew_RefusesTargetsThatItCannotServe(t *testing.T) {
 	for _, to := range [][]string{
-		nil, {"http://a", "http://b"}, {""}, {"a:80"}, {"127.0.0.1:80"}, {"ftp://a"}, {"http://"}, {"http://u:secret@a"}, {"http://a/path"}, {"http://a?q"}, {"http://a#f"},
-		{"http://a:0"}, {"http://a:99999"}, {"http://a b"}, {"unix:///x"},
+		nil, {"http://a", "http://a"}, {""}, {"a:80"}, {"127.0.0.1:80"}, {"ftp://a"}, {"http://"}, {"http://u:secret@a"}, {"http://a/path"}, {"http://a?q"}, {"http://a#f"},
+		{"http://a:0"}, {"http://a:99999"}, {"http://a b"}, {"unix://x"}, {"unix:///"}, {"unix:x"}, {"h2c://"},
 	} {
 		p, err := upstream.New(upstream.Config{To: to})
 		if err == nil {
@@ -58,7 +58,7 @@ func TestNew_RefusesTargetsThatItCannotServe(t *testing.T) {
 			t.Errorf("%q: the error shows a password: %v", to, err)
 		}
 	}
-	for _, to := range []string{"http://a", "https://a.test:8443/", "http://[::1]:80", "http://127.0.0.1:3000"} {
+	for _, to := range []string{"http://a", "https://a.test:8443/", "http://[::1]:80", "http://127.0.0.1:3000", "h2c://a:50051", "unix:///run/app.sock"} {
 		if p := newPool(t, upstream.Config{To: []string{to}}); p.String() != strings.TrimSuffix(to, "/") {
 			t.Errorf("%q became %q", to, p)
 		}
