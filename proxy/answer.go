@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"syscall"
 
 	"go.uber.org/zap"
@@ -25,17 +24,18 @@ func (x *exchange) refuse(f *fault) {
 	x.answer(f.status)
 }
 
-// answer writes an answer of our own: the status, its name and the request id, by which the operator finds the details.
+// answer writes an answer of our own (see errorPage).
 func (x *exchange) answer(status int) {
 	h := x.out.Header()
-	h["Content-Type"] = []string{"text/plain; charset=utf-8"}
+	asHTML := status >= 400 && wantsHTML(x.r.Header["Accept"])
+	contentType, text := errorPage(status, x.id, asHTML)
+	h["Content-Type"] = []string{contentType}
+	if asHTML {
+		h["Content-Security-Policy"] = []string{"default-src 'none'; style-src 'unsafe-inline'"}
+	}
 	h["X-Content-Type-Options"] = []string{"nosniff"}
 	h["Cache-Control"] = []string{"no-store"}
 	h["X-Request-Id"] = []string{x.id}
-	text := strconv.Itoa(status) + " " + http.StatusText(status) + "\n"
-	if status >= 400 {
-		text += "request id: " + x.id + "\n"
-	}
 	x.out.WriteHeader(status)
 	_, _ = io.WriteString(x.out, text) // a client that does not read has left
 }

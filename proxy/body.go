@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,11 +33,11 @@ type requestBody struct {
 	complete atomic.Bool // the end was seen
 	bytes    atomic.Int64
 	failure  atomic.Pointer[error]
-	armed    time.Time // when the read deadline was last set
+	pace     *pace
 }
 
 func (x *exchange) newRequestBody() *requestBody {
-	return &requestBody{x: x, src: x.r.Body, limit: x.bodyLimit()}
+	return &requestBody{x: x, src: x.r.Body, limit: x.bodyLimit(), pace: x.newPace()}
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
@@ -45,21 +46,23 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	if b.finished.Load() {
 		return 0, errBodyFinished
 	}
-	b.armDeadline()
+	b.pace.begin()
 	n, err := b.src.Read(p)
 	total := b.bytes.Add(int64(n))
 	if length := b.x.r.ContentLength; length > 0 && total >= length && err == nil && b.x.conn.h1 == nil {
 		err = b.confirmEnd()
 	}
+	late := b.pace.end(n)
 	if err != nil && err != io.EOF {
 		n = 0
 	}
 	switch {
+	case late:
+		n, err = 0, os.ErrDeadlineExceeded
 	case b.limit > 0 && total > b.limit:
 		n, err = 0, errBodyTooLarge
 	case err == io.EOF:
 		b.takeTrailers()
-		b.disarmDeadline()
 		b.complete.Store(true)
 	}
 	if err != nil && err != io.EOF && !b.finished.Load() {
@@ -116,22 +119,6 @@ func (b *requestBody) finish() {
 		b.reading.Lock()
 	}
 	b.reading.Unlock()
-}
-
-// armDeadline bounds the time in which a client that announced a length sends nothing at all. A body without a length may be one half of a conversation, in
-// which silence is no fault.
-func (b *requestBody) armDeadline() {
-	stall := b.x.srv.cfg.Limits.StallTimeout
-	if now := time.Now(); b.x.r.ContentLength > 0 && now.Sub(b.armed) > stall/8 {
-		b.armed = now
-		_ = http.NewResponseController(b.x.ResponseWriter).SetReadDeadline(now.Add(stall))
-	}
-}
-
-func (b *requestBody) disarmDeadline() {
-	if !b.armed.IsZero() {
-		_ = http.NewResponseController(b.x.ResponseWriter).SetReadDeadline(time.Time{})
-	}
 }
 
 // takeTrailers passes the client's trailers on, but for those that must not trail.

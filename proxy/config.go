@@ -53,6 +53,7 @@ type Limits struct {
 	HeaderTimeout      time.Duration // first byte of a request to the end of its header; zero means 10 s
 	IdleTimeout        time.Duration // between requests; zero means 2 m
 	StallTimeout       time.Duration // a client takes or gives nothing while we wait for it; zero means 1 m
+	BodyRate           float64       // bytes a second that a request body must come at in the long run; zero means 128, negative no limit. See pace
 	HeaderBytes        int           // whole request header; zero means 64 KiB
 	BodyBytes          int64         // request body; zero means no limit
 }
@@ -166,6 +167,7 @@ func (l Limits) withDefaults() Limits {
 	orDefault(&l.HeaderTimeout, 10*time.Second)
 	orDefault(&l.IdleTimeout, 2*time.Minute)
 	orDefault(&l.StallTimeout, time.Minute)
+	orDefault(&l.BodyRate, 128)
 	orDefault(&l.HeaderBytes, 64<<10)
 	return l
 }

@@ -23,14 +23,14 @@
 //     itself alone carries requests for no other (route.go: exchange.route, exchange.belongs), (site.go: Table.Site).
 //     Within a site with routes the first that takes the request's canonical path has it; policies, made elsewhere, are around what the route does
 //     (way.go: exchange.within, exchange.choose, serveAction), (match.go: matcher.takes), (path.go: canonicalPath, readings).
-//  8. The request is made fit for the upstream: hop-by-hop fields and what only a proxy may say are deleted, then our own word is set; the body is counted and
-//     can be ended by us at any time (forward.go: exchange.outgoing), (headers.go: cleanRequestHeader), (forwarded.go: exchange.setForwarded), (body.go: requestBody.Read).
+//  8. The request is made fit for the upstream: hop-by-hop fields and what only a proxy may say are deleted, then our own word is set; the body is counted, must come
+//     at a certain pace, and can be ended by us at any time (pace.go: pace.begin), (forward.go: exchange.outgoing), (headers.go: cleanRequestHeader), (forwarded.go: exchange.setForwarded), (body.go: requestBody.Read).
 //  9. The site's RoundTripper takes it, usually an upstream.Pool; 1xx answers pass on the way (forward.go: exchange.forward, informer.informational).
 //  10. The answer goes to the client piece by piece as it comes, trailers last; if it breaks off, the client sees that (respond.go: exchange.respond, exchange.copyBody, exchange.cut).
 //     Its header says in addition that the site is to be had by TLS alone, and that there is HTTP/3, if so (announce.go: exchange.announce).
 //     A 101 makes the two connections a tunnel instead (upgrade.go: exchange.switchProtocols), or the
 //     stream on which a client of HTTP/2 or HTTP/3 opened a WebSocket and the upstream's connection (connect.go: exchange.endConnect).
-//  11. A failure becomes a status with the request id and no detail; whose fault it was decides which (answer.go: exchange.upstreamFailed, exchange.clientFailed).
+//  11. A failure becomes a status with the request id and no detail; whose fault it was decides which (answer.go: exchange.upstreamFailed, exchange.clientFailed), (errorpage.go: errorPage).
 //  12. The exchange ends: panics stop here, the body is let go, one line goes into the access log (exchange.go: exchange.end), (accesslog.go: exchange.record).
 //
 // Shutdown begins at the listeners and waits for step 12 of all (server.go: Server.Shutdown).

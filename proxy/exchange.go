@@ -93,6 +93,9 @@ func (x *exchange) WriteHeader(status int) {
 	h1 := x.conn.h1
 	if final := status >= 200; final {
 		x.status = status
+		if x.body != nil {
+			x.body.pace.answered()
+		}
 		x.announce()
 		if h1 != nil && (x.unread() || x.tunnelled) {
 			x.Header()["Connection"] = closeValue

@@ -324,6 +324,7 @@ func limitsOf(cfg *config.Config) proxy.Limits {
 		CertificateWait:  max(5*time.Minute, cfg.OnDemand.MaxWait+5*time.Second), // certs gives up sooner, by a max_wait that reloads change
 		HeaderTimeout:    l.HeaderTimeout,
 		IdleTimeout:      l.IdleTimeout,
+		BodyRate:         unlessZero(l.BodyRate),
 		HeaderBytes:      int(l.HeaderBytes),
 		BodyBytes:        int64(l.BodyBytes),
 	}

@@ -90,7 +90,7 @@ func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission
 		Own:              own,
 		CAs:              cas,
 		Permission:       permission,
-		UnknownPerClient: unknownPerClient(cfg.Listen.Limits.UnknownNamesPerIP),
+		UnknownPerClient: unlessZero(cfg.Listen.Limits.UnknownNamesPerIP),
 		MaxWait:          cfg.OnDemand.MaxWait,
 		Backoff:          cfg.Issue.Backoff,
 		InFlight:         cfg.Issue.Budget.InFlight,
@@ -137,8 +137,8 @@ func (s *settings) opener(before pools) func(target string) (http.RoundTripper, 
 	}
 }
 
-// unknownPerClient turns "no limit", zero in the configuration, into what certs takes for it.
-func unknownPerClient(r config.Rate) float64 {
+// unlessZero turns "no limit", zero in the configuration, into what the rooms take for it where zero is their default.
+func unlessZero(r config.Rate) float64 {
 	if r.Count == 0 {
 		return -1
 	}

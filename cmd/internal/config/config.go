@@ -97,6 +97,7 @@ type Limits struct {
 	HandshakeTimeout time.Duration `toml:"handshake_timeout" restart:"yes"` // accept to Finished
 	HeaderTimeout    time.Duration `toml:"header_timeout" restart:"yes"`    // first byte of a request to the end of its header
 	IdleTimeout      time.Duration `toml:"idle_timeout" restart:"yes"`      // between requests
+	BodyRate         Rate          `toml:"body_rate" restart:"yes"`         // bytes in a time that a request body comes at, or is ended; zero means no limit
 	HeaderBytes      Size          `toml:"header_bytes" restart:"yes"`      // the whole request header
 	BodyBytes        Size          `toml:"body_bytes"`                      // a request body; zero means no limit
 }

@@ -33,6 +33,7 @@ func defaultsAt(p paths) *Config {
 				HandshakeTimeout:  10 * time.Second,
 				HeaderTimeout:     10 * time.Second,
 				IdleTimeout:       2 * time.Minute,
+				BodyRate:          Rate{Count: 128, Per: time.Second},
 				HeaderBytes:       64 << 10,
 			},
 		},
