@@ -69,11 +69,6 @@ func covers(leaf *x509.Certificate, name string) bool {
 	return slices.Contains(leaf.DNSNames, name) || name[0] != '*' && leaf.VerifyHostname(name) == nil
 }
 
-// loyalUntil is when so little of its life is left that its renewal may go to another CA than usual.
-func (c *certificate) loyalUntil() time.Time {
-	return c.tls.Leaf.NotAfter.Add(-scale(c.tls.Leaf.NotAfter.Sub(c.tls.Leaf.NotBefore), lifeForFailover))
-}
-
 // serves reports whether it may still be shown to clients. One before its time is shown: our clock or the CA's is wrong, and the client decides.
 func (c *certificate) serves(now time.Time) bool { return c != nil && now.Before(c.until) }
 

@@ -159,8 +159,9 @@ func retryOf(err error) time.Time {
 }
 
 func problemOf(err error) Problem {
+	var p Problem
 	if f, ok := errors.AsType[ExplainedFailure](err); ok {
-		return f.Problem()
+		p = f.Problem()
 	}
-	return Problem{}
+	return advise(p, scopeOf(err), err)
 }

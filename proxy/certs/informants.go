@@ -13,6 +13,7 @@ type informants struct {
 
 type informant struct {
 	fails int       // in a row
+	nones int       // certificates in a row for which it has no information
 	until time.Time // left alone until then
 	empty bool      // because it has no renewal information
 }
@@ -27,13 +28,22 @@ func (i *informants) left(ca string, now time.Time) (until time.Time, none bool)
 	return time.Time{}, false
 }
 
-// none leaves the CA alone for a day, and reports whether that is news.
+// none notes that the CA has no renewal information for a certificate. If that is so for one after the other, and not for an odd one, the CA is left alone
+// for a day. It reports whether that is news.
 func (i *informants) none(ca string, now time.Time) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	old := i.m[ca]
-	i.m[ca] = &informant{until: now.Add(infoNone), empty: true}
-	return old == nil || !old.empty
+	c := i.m[ca]
+	if c == nil {
+		c = &informant{}
+		i.m[ca] = c
+	}
+	if c.nones++; c.nones < infoFails {
+		return false
+	}
+	news := !c.empty
+	c.until, c.empty = now.Add(infoNone), true
+	return news
 }
 
 // failed counts a failure. It returns until when the CA is left alone if it is from now on.
@@ -53,7 +63,7 @@ func (i *informants) failed(ca string, err error, now time.Time) time.Time {
 		return time.Time{}
 	}
 	pause := min(time.Minute<<min(max(c.fails-infoFails, 0), 10), infoLeave)
-	c.until = latest(now.Add(pause), capped(now, retryOf(err)))
+	c.until, c.empty = latest(now.Add(pause), capped(now, retryOf(err))), false
 	return c.until
 }
 

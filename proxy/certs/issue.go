@@ -22,7 +22,7 @@ import (
 func (a *attempt) issue(ctx context.Context, key *pendingKey) (*storage.Bundle, error) {
 	cas := a.r.cas(a.t)
 	if len(cas) == 0 {
-		return nil, fmt.Errorf("no CA is configured for %s: add a [[ca]] that may issue for it, or take it off the site", a.o.name)
+		return nil, fmt.Errorf("%w: add a [[ca]] that may issue for %s, or take it off the site", errNoCA, subject(a.o.name))
 	}
 	prefer := a.preference(cas)
 	var asked []string
@@ -125,7 +125,7 @@ func (a *attempt) ask(ctx context.Context, ca CA, key *pendingKey) (*storage.Bun
 
 // extra notes that the certificate replaces one that had hardly begun to live; see certificate.renewIn.
 func (a *attempt) extra() map[string]json.RawMessage {
-	if a.stored == nil || !time.Now().Before(tenth(a.stored.tls.Leaf, a.stored.issued)) {
+	if a.stored == nil || a.revocations.of(a.stored) != nil || !time.Now().Before(tenth(a.stored.tls.Leaf, a.stored.issued)) {
 		return nil
 	}
 	return map[string]json.RawMessage{extraEarly: json.RawMessage("true")}
@@ -150,7 +150,7 @@ func (a *attempt) checked(ctx context.Context, ca CA, key *pendingKey) (*Issued,
 	}
 	leaf, err := checkIssued(issued.Chain, key.private.Public(), key.Names, time.Now())
 	if err != nil {
-		return nil, nil, fmt.Errorf("CA %s issued what was not asked for: %w", ca.Issuer.Name(), err)
+		return nil, nil, fmt.Errorf("%w: CA %s: %w", errMisissue, ca.Issuer.Name(), err)
 	}
 	return issued, leaf, nil
 }

@@ -89,7 +89,8 @@ type ExplainedFailure interface {
 	Problem() Problem
 }
 
-// A RenewalInformer is an Issuer that can say when a certificate should be renewed (RFC 9773).
+// A RenewalInformer is an Issuer that can say when a certificate should be renewed (RFC 9773). An error that wraps ErrNoRenewalInfo says that the CA has no such
+// information for the certificate; any other that it gives none now, or none that makes sense. It MUST honour ctx, and MUST NOT wait out a Retry-After.
 type RenewalInformer interface {
 	RenewalInfo(ctx context.Context, chain [][]byte) (RenewalInfo, error)
 }
@@ -101,7 +102,8 @@ type RenewalInfo struct {
 	NextCheck   time.Time // ask again then
 }
 
-// A Revoker is an Issuer that can revoke what it issued. A nil key means: by the account.
+// A Revoker is an Issuer that can revoke what it issued. A nil key means: by the account, else the request is signed by the key, which is the certificate's. The
+// reason is that of RFC 5280 §5.3.1. A certificate that is revoked already is no error, since a crash makes us ask twice; the chain may be the leaf alone.
 type Revoker interface {
 	Revoke(ctx context.Context, chain [][]byte, key crypto.Signer, reason int) error
 }

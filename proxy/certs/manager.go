@@ -31,6 +31,7 @@ type Manager struct {
 	absent    *memo[string, struct{}]  // names without a stored certificate that serves, for Settings.Negative
 	domains   *memo[string, time.Time] // registered domains that a CA pauses, and until when
 	failures  *failures
+	troubles  *memo[string, *FailureStatus] // see trouble
 	unsaved   unsaved
 	inquiries inquiries
 	queue     *queue
@@ -61,7 +62,8 @@ func New(cfg Config, s Settings) (*Manager, error) {
 	m := &Manager{
 		store: cfg.Store, challenge: cfg.Challenge, log: cfg.Logger.Named("certs"), metrics: cfg.Metrics,
 		cache: newCache(), shield: newShield(), absent: newMemo[string, struct{}](absentNames), domains: newMemo[string, time.Time](absentNames),
-		unsaved: unsaved{m: map[string]*storage.Bundle{}}, inquiries: inquiries{m: map[string]*inquiry{}}, planner: newPlanner(),
+		troubles: newMemo[string, *FailureStatus](failuresInMemory),
+		unsaved:  unsaved{m: map[string]*storage.Bundle{}}, inquiries: inquiries{m: map[string]*inquiry{}}, planner: newPlanner(),
 		informants: informants{m: map[string]*informant{}},
 	}
 	m.revocations = newRevocations(m.store, m.log)

@@ -22,6 +22,7 @@ func certObject(name string) string      { return "certs/" + fileName(name) }
 func pendingObject(name string) string   { return "pending/" + fileName(name) }
 func failureObject(name string) string   { return "failures/" + fileName(name) }
 func issueLease(name string) string      { return "issue/" + fileName(name) }
+func revokingObject(leaf leafSum) string { return "revoking/" + leaf.String() }
 func revokeLeaseName(name string) string { return "revoke/" + fileName(name) }
 func indexObject(shard int) string       { return fmt.Sprintf("index/%02d", shard) }
 

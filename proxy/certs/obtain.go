@@ -20,6 +20,9 @@ const (
 // errUnclaimed ends the order of a name that no site wants (any more).
 var errUnclaimed = errors.New("no site wants a certificate for the name")
 
+// errPaused is why a name is held back that did not fail itself.
+const errPaused = "the CA pauses its registered domain"
+
 // storageError marks failures of our own storage: they are held neither against the name nor against a CA.
 type storageError struct{ err error }
 
@@ -148,7 +151,7 @@ func (m *Manager) heldBack(name string) error {
 		return rec.asError(name)
 	}
 	if until, ok := m.domains.get(registeredDomain(subject(name))); ok {
-		return &BackoffError{Name: name, Next: until, Reason: "the CA pauses its registered domain"}
+		return &BackoffError{Name: name, Next: until, Reason: errPaused}
 	}
 	return nil
 }
@@ -174,6 +177,9 @@ func (m *Manager) take(cert *certificate) {
 
 // planNext says when the name is looked at again after an attempt that failed.
 func (a *attempt) planNext(err error) {
+	if err == nil && a.unsaved.get(a.o.name) == nil {
+		a.troubles.forget(a.o.name)
+	}
 	if err == nil || errors.Is(err, errParked) {
 		return // done, or it goes on by itself
 	}
@@ -186,6 +192,7 @@ func (a *attempt) planNext(err error) {
 		backoff, held = &BackoffError{Next: e.Next.Add(apart)}, true
 	}
 	if !held {
+		a.trouble(a.o.name, err)
 		a.log.Warn("certificate not obtained, trying again soon", zap.Error(err))
 		a.planner.retry(a.o.name, a.t.listed || a.stored != nil)
 		return

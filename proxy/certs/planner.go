@@ -262,7 +262,7 @@ func (m *Manager) look(ctx context.Context, name string) {
 func (m *Manager) order(name string, cert *certificate, now time.Time) {
 	w := wish{name: name, kind: kindNew}
 	if cert.serves(now) {
-		w.kind, w.issuer, w.loyal = kindRenew, cert.ca, cert.loyalUntil()
+		w.kind, w.issuer, w.loyal = kindRenew, cert.ca, m.loyalUntil(cert)
 		m.take(cert)
 	}
 	_, err := m.queue.want(w)

@@ -10,8 +10,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// ErrNoRenewalInfo is wrapped by the error of a RenewalInformer whose CA has no renewal information, for any certificate. Its certificates are renewed by their
-// lifetime, and it is asked again in a day: CAs learn.
+// ErrNoRenewalInfo is wrapped by the error of a RenewalInformer whose CA has no renewal information. The certificate is renewed by its lifetime, and the CA is
+// asked again in a day: CAs learn. After three such answers in a row it is asked about no other certificate either.
 var ErrNoRenewalInfo = errors.New("certs: the CA has no renewal information")
 
 // How the CAs are asked. In a handshake they never are.
@@ -22,7 +22,7 @@ const (
 	infoPause    = 50 * time.Millisecond
 	infoHold     = 10 * time.Minute // that other processes leave a question to the one that claimed it
 	infoNone     = 24 * time.Hour   // after ErrNoRenewalInfo
-	infoFails    = 3                // failures in a row after which a CA is left alone, for a minute first
+	infoFails    = 3                // answers without information in a row after which a CA is left alone, if it fails for a minute first
 	infoLeave    = time.Hour        // and for that long at most
 )
 
@@ -176,7 +176,7 @@ func (m *Manager) heard(cert *certificate, before, s suggestion) {
 			zap.Time("renew_at", unixTime(s.Renew)), zap.String("explanation", s.URL),
 		}
 		switch {
-		case s.Renew != 0 && s.End <= s.Asked:
+		case s.over():
 			m.log.Warn("CA wants the certificate replaced now", fields...)
 		case before.Renew != 0:
 			m.log.Info("CA wants the certificate renewed at another time", fields...)

@@ -57,7 +57,8 @@ type revocations struct {
 	log   *zap.Logger
 	known atomic.Pointer[map[leafSum]*revocation] // replaced, never modified; never nil
 
-	readAt atomic.Int64 // Unix nanoseconds: when the list was read last, or could not be
+	turn   chan struct{} // has one element while the list is read or written, so that memory never goes back, and goroutines need not compete
+	readAt atomic.Int64  // Unix nanoseconds: when the list was read last, or could not be
 
 	mu      sync.Mutex    // guards what follows
 	reading chan struct{} // closed when the list was read; nil if nobody reads it
@@ -72,7 +73,7 @@ type revoker struct {
 }
 
 func newRevocations(store storage.Store, log *zap.Logger) *revocations {
-	l := &revocations{store: store, log: log, workers: map[leafSum]*revoker{}}
+	l := &revocations{store: store, log: log, turn: make(chan struct{}, 1), workers: map[leafSum]*revoker{}}
 	l.known.Store(&map[leafSum]*revocation{})
 	l.readAt.Store(time.Now().UnixNano()) // it is read at the start
 	return l
@@ -94,12 +95,27 @@ func (l *revocations) refuses(c *certificate) bool {
 
 // read brings memory up to date.
 func (l *revocations) read(ctx context.Context) error {
+	if err := l.takeTurn(ctx); err != nil {
+		return err
+	}
+	defer l.endTurn()
 	file, _, err := l.load(ctx)
 	if err == nil {
 		l.know(file)
 	}
 	return err
 }
+
+func (l *revocations) takeTurn(ctx context.Context) error {
+	select {
+	case l.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (l *revocations) endTurn() { <-l.turn }
 
 func (l *revocations) know(file *revocationsFile) {
 	known := make(map[leafSum]*revocation, len(file.Certificates))
@@ -151,6 +167,10 @@ func (f *revocationsFile) decode(data []byte) error {
 
 // change rewrites the list by compare-and-swap, and memory after it. Entries whose certificates have ended are left out.
 func (l *revocations) change(ctx context.Context, f func(*revocationsFile)) error {
+	if err := l.takeTurn(ctx); err != nil {
+		return err
+	}
+	defer l.endTurn()
 	for range 10 {
 		file, version, err := l.load(ctx)
 		if err != nil {

@@ -21,17 +21,22 @@ const (
 	ReasonCessationOfOperation = 5
 )
 
-// Errors of Revoke and Compromised for which nothing was done, but ErrCannotRevoke of Compromised: there the certificate is replaced and its key is blocked.
+// Errors of Revoke and Compromised. Where an error wraps neither ErrUnderWay nor, of Compromised, ErrCannotRevoke, nothing was done.
 var (
+	// ErrUnderWay: the revocation is entered and goes on by itself, across restarts; what else the error says is why it is not done yet.
+	ErrUnderWay = errors.New("it is under way, and tried until it is done")
+
+	// ErrCannotRevoke: the CA has no revocation. Revoke does nothing then; Compromised has replaced the certificate and blocked its key.
+	ErrCannotRevoke = errors.New("certs: the CA of the certificate does not revoke")
+
 	ErrNoCertificate = errors.New("certs: there is no stored certificate for the name")
-	ErrCannotRevoke  = errors.New("certs: the CA of the certificate does not revoke")
 )
 
 // Revoke has the certificates of a host or wildcard revoked by their CAs, by our account there, else by the certificate's own key. They are gone first: from the
 // memory of this process at once, from storage, from the memory of others within a minute. If a site claims the name, new ones are obtained. With
 // ReasonKeyCompromise the key is blocked for ever; but see Compromised, which leaves nobody without a certificate.
 //
-// It returns when the CAs have done it or have failed to once. In that case, and when ctx ends before, it goes on in the background, across restarts.
+// It returns when the CAs have done it, or have failed to once, or when ctx ends; in the latter two cases with an error that wraps ErrUnderWay.
 func (m *Manager) Revoke(ctx context.Context, name string, reason int) error {
 	switch reason {
 	case ReasonUnspecified, ReasonKeyCompromise, ReasonAffiliationChanged, ReasonSuperseded, ReasonCessationOfOperation:
@@ -69,13 +74,16 @@ func (m *Manager) withdraw(ctx context.Context, name string, reason int, comprom
 	workers := make([]*revoker, len(list))
 	for i, r := range list {
 		if workers[i] = m.carryOut(r.leaf); workers[i] == nil {
-			return fmt.Errorf("revoke %s: %w, it is done after the next start", name, errClosed)
+			return fmt.Errorf("revoke %s: %w, after the next start: %w", name, ErrUnderWay, errClosed)
 		}
 	}
 	var errs []error
 	for i, w := range workers {
-		if err := m.revocations.await(ctx, w); err != nil {
-			errs = append(errs, fmt.Errorf("revoke the certificate of %s: %w", list[i].Name, err))
+		switch err := m.revocations.await(ctx, w); {
+		case errors.Is(err, ErrCannotRevoke):
+			errs = append(errs, fmt.Errorf("the certificate of %s is replaced and its key is blocked, but: %w", list[i].Name, err))
+		case err != nil:
+			errs = append(errs, fmt.Errorf("the certificate of %s is not revoked yet, %w: %w", list[i].Name, ErrUnderWay, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -68,6 +68,15 @@ func (q *queue) sparesLocked(o *order, c *circuit, others []string, now time.Tim
 	return standIn && c.away && q.failover.BackAfter > 0 && now.Sub(c.last) < pause
 }
 
+// loyalUntil is when so little of the certificate's life is left that its renewal may go to another CA than usual. If its CA wants it replaced at once, that is
+// now: perhaps nobody will trust it soon.
+func (m *Manager) loyalUntil(c *certificate) time.Time {
+	if s := m.planner.suggested(c.name, c.leaf()); s.over() && m.rules.Load().ARI {
+		return time.Time{}
+	}
+	return c.tls.Leaf.NotAfter.Add(-scale(c.tls.Leaf.NotAfter.Sub(c.tls.Leaf.NotBefore), lifeForFailover))
+}
+
 // candidatesLocked are the CAs for the order, the preferred one first.
 func (q *queue) candidatesLocked(o *order, now time.Time) []string {
 	cas := o.cas

@@ -72,11 +72,11 @@ type RenewalStatus struct {
 	NextCheck   time.Time `json:"next_check,omitzero"`
 }
 
-// FailureStatus is the last failure of a name, or of the CA that it waits for.
+// FailureStatus is the last failure of a name, or of the CA that it waits for. Its Advice says what to do.
 type FailureStatus struct {
-	At     time.Time `json:"at"`
+	At     time.Time `json:"at,omitzero"` // zero: when another name of its domain failed
 	CA     string    `json:"ca,omitempty"`
-	Scope  string    `json:"scope"`
+	Scope  string    `json:"scope"` // one of the Scope constants
 	Reason string    `json:"reason"`
 	Problem
 }
@@ -204,9 +204,12 @@ func (m *Manager) finish(s *Status, t target, cert *certificate, rec *failureRec
 	}
 	if rec != nil && !(cert != nil && cert.issued.After(rec.Last)) {
 		s.Attempts, s.NextAttempt = rec.Count, rec.Next
-		s.LastFailure = &FailureStatus{rec.Last, rec.CA, rec.Scope, rec.Reason, rec.Problem}
+		s.LastFailure = &FailureStatus{rec.Last, rec.CA, rec.Scope, rec.Reason, advise(rec.Problem, rec.Scope, nil)}
 	}
 	now := time.Now()
+	if trouble, ok := m.troubles.get(t.name); ok && (s.LastFailure == nil || trouble.At.After(s.LastFailure.At)) {
+		s.LastFailure = trouble
+	}
 	order, ordered := m.queue.state(t.name)
 	switch {
 	case cert.serves(now) && ordered && order == orderRunning:
@@ -217,6 +220,8 @@ func (m *Manager) finish(s *Status, t target, cert *certificate, rec *failureRec
 		s.State = order.String()
 	case rec.backingOff(now):
 		s.State = StateBackingOff
+	case m.tellPause(s, t):
+		s.State = StateBackingOff
 	case cert != nil:
 		s.State = StateExpired
 	}
@@ -224,6 +229,16 @@ func (m *Manager) finish(s *Status, t target, cert *certificate, rec *failureRec
 	if e := m.spent(m.rules.Load(), t); s.Budget == "" && e != nil && (s.State == StateAbsent || s.State == StateQueued) {
 		s.Budget, s.NextAttempt = e.Budget, e.Next
 	}
+}
+
+// tellPause reports whether a CA pauses the name's registered domain, and says so in the status.
+func (m *Manager) tellPause(s *Status, t target) bool {
+	until, ok := m.domains.get(registeredDomain(subject(t.name)))
+	if ok {
+		s.NextAttempt = until
+		s.LastFailure = &FailureStatus{Scope: ScopeDomain, Reason: errPaused, Problem: advise(Problem{}, ScopeDomain, nil)}
+	}
+	return ok
 }
 
 func (m *Manager) renewalStatus(said suggestion, issued Window) *RenewalStatus {

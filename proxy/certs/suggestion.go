@@ -31,10 +31,13 @@ func (s *suggestion) newerThan(other *suggestion) bool {
 	return other == nil || s.Asked > other.Asked || s.Asked == other.Asked && s.Next > other.Next
 }
 
+// over reports whether the window was over when the CA gave it: the certificate is, or will be, revoked.
+func (s *suggestion) over() bool { return s.Renew != 0 && s.End <= s.Asked }
+
 // hear returns what is known after an answer. A window that makes no sense changes nothing: the last one holds. The time to renew is chosen when a window is seen
 // first: inside it, never before it begins, and soon if it is over, which is how a CA says that it revokes the certificate.
 func (s suggestion) hear(c *certificate, info RenewalInfo, now time.Time) suggestion {
-	over := s.Renew != 0 && s.End <= s.Asked // the last window was over when we heard of it
+	over := s.over() // the last window, that is
 	same := s.Start == info.Window.Start.Unix() && s.End == info.Window.End.Unix()
 	s.Leaf, s.Asked = c.leaf(), now.Unix()
 	s.Next = nextCheck(info.NextCheck, now, fraction(c.name, now.String())).Unix()
