@@ -38,6 +38,8 @@ func (a *attempt) keep(ctx context.Context, b *storage.Bundle) (*certificate, er
 	if a.prior != nil || a.failures.remembered(a.o.name) != nil {
 		a.failures.clear(ctx, a.o.name)
 	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
 	if err := a.store.Delete(ctx, pendingObject(a.o.name)); err != nil {
 		a.log.Debug("pending key could not be deleted, the next order replaces it", zap.Error(err))
 	}

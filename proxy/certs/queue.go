@@ -77,6 +77,7 @@ type order struct {
 
 	withheld *BudgetError // what it is parked for, if that is a budget
 	round    *round       // what handshakes wait for now
+	next     *round       // of the kindReplace that follows, since it was wanted when this one had its certificate already; nil: none does
 }
 
 // round is one wait for a result. A parked order begins a new one when it runs again.
@@ -160,7 +161,13 @@ func (q *queue) wantLocked(w wish) (*round, error) {
 	if w.loyal.Before(o.loyal) {
 		o.loyal = w.loyal // the certificate it had is gone
 	}
-	if w.kind == kindReplace && o.kind != kindReplace && o.state != orderRunning {
+	switch {
+	case w.kind == kindReplace && o.state == orderRunning && o.round.over():
+		if o.next == nil { // what it is still tidying up after is what is to be replaced
+			o.next = &round{done: make(chan struct{})}
+		}
+		return o.next, nil
+	case w.kind == kindReplace && o.kind != kindReplace && o.state != orderRunning:
 		q.hastenLocked(o)
 	}
 	if w.visitor {
@@ -225,11 +232,19 @@ func (q *queue) answer(o *order, cert *certificate) {
 
 // end is called with the queue's mutex held. Only the first result counts.
 func (r *round) end(cert *certificate, err error) {
-	select {
-	case <-r.done:
-	default:
+	if !r.over() {
 		r.cert, r.err = cert, err
 		close(r.done)
+	}
+}
+
+// over reports whether there is a result. It is called with the queue's mutex held.
+func (r *round) over() bool {
+	select {
+	case <-r.done:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -328,11 +343,26 @@ func (q *queue) work(o *order) {
 	case e != nil && e.Budget == budgetOrders:
 		q.withholdLocked(o, e)
 	default:
-		delete(q.orders, o.name)
-		q.fresh.leave(o.tenant)
 		o.round.end(cert, err)
+		q.endLocked(o)
 	}
 	q.dispatchLocked()
+}
+
+// endLocked takes the order out. The one that was wanted while it tidied up follows in its place.
+func (q *queue) endLocked(o *order) {
+	if o.next != nil && q.ctx.Err() == nil {
+		follower := &order{name: o.name, kind: kindReplace, tenant: o.tenant, number: o.number}
+		q.orders[o.name] = follower
+		q.enqueueLocked(follower)
+		follower.round = o.next
+		return
+	}
+	delete(q.orders, o.name)
+	q.fresh.leave(o.tenant)
+	if o.next != nil {
+		o.next.end(nil, errClosed)
+	}
 }
 
 // start lets orders run until ctx ends.

@@ -527,6 +527,46 @@ func TestCompromised_ACAThatCannotRevokeIsSaid(t *testing.T) {
 	})
 }
 
+// The order that brought the certificate has answered, but not ended: nothing it says is a replacement.
+func TestCompromised_ReplacesWhatAnOrderHasOnlyJustBrought(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, ca := newRevoking(t)
+		h.listing("a.example.com")
+		h.store.Set(storagetest.Fault{Op: storagetest.Delete, Prefix: "pending/", Latency: 5 * time.Second, Times: 1})
+		h.open()
+		old := h.must("a.example.com")
+		if err := h.m.Compromised(t.Context(), "a.example.com"); err != nil {
+			t.Error(err)
+		}
+		if h.must("a.example.com").Equal(old) || ca.reason(old) != ReasonKeyCompromise {
+			t.Error("not replaced, or not revoked")
+		}
+		h.wantIssued("a.example.com", 2)
+	})
+}
+
+func TestCompromised_EndsWithTheManagerWhileAnOrderTidiesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, ca := newRevoking(t)
+		h.listing("a.example.com")
+		h.store.Set(storagetest.Fault{Op: storagetest.Delete, Prefix: "pending/", Latency: 5 * time.Second, Times: 1})
+		m := h.open()
+		old := h.must("a.example.com")
+		done := make(chan error, 1)
+		go func() { done <- m.Compromised(context.Background(), "a.example.com") }()
+		time.Sleep(time.Second)
+		m.Close()
+		if err := <-done; !errors.Is(err, ErrUnderWay) {
+			t.Errorf("%v", err)
+		}
+		h.open()
+		time.Sleep(10 * time.Minute)
+		if h.must("a.example.com").Equal(old) || ca.reason(old) != ReasonKeyCompromise {
+			t.Error("not replaced, or not revoked, by the next process")
+		}
+	})
+}
+
 func TestPendingFor_RefusesBlockedKeys(t *testing.T) {
 	h, _ := newRevoking(t)
 	h.open()
