@@ -22,9 +22,10 @@ go_peer() { # go_peer PACKAGE VERSION [NAME]: NAME where the package's own says 
 	PATH=$dir:$PATH
 }
 PATH=$PATH:/usr/sbin # where Debian keeps name servers
-apt_peers chromium=chromium certutil=libnss3-tools curl=curl openssl=openssl named=bind9 knotd=knot
+apt_peers chromium=chromium certutil=libnss3-tools curl=curl openssl=openssl named=bind9 knotd=knot nginx=nginx haproxy=haproxy
 go_peer github.com/versity/versitygw/cmd/versitygw v1.8.0 # an object store; older ones let several conditional writers win
 go_peer github.com/smallstep/certificates/cmd/step-ca v0.30.2 # an ACME CA that nobody here wrote; built once, in minutes
 go_peer github.com/summerwind/h2spec/cmd/h2spec v2.2.1+incompatible
 go_peer google.golang.org/grpc/interop/client v1.85.0 grpc-interop-client
 go_peer google.golang.org/grpc/interop/server v1.85.0 grpc-interop-server
+go_peer github.com/caddyserver/caddy/v2/cmd/caddy v2.11.9 # to be compared with
