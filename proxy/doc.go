@@ -41,7 +41,7 @@
 //
 //   - HTTP/2: "Expect: 100-continue" is taken from the request and answered when the body is first read, so the upstream does not decide (RFC 9110 §10.1.1).
 //   - HTTP/2: h2spec's four known misses of Go's server, of which connection-specific fields are refused in step 5 (RFC 9113 §8.2.2).
-//   - HTTP/2: WebSockets on a stream (RFC 8441) are offered only if the environment of the process has GODEBUG=http2xconnect=1.
+//   - HTTP/2: WebSockets on a stream (RFC 8441) are offered only if the environment has GODEBUG=http2xconnect=1 when net/http is initialized; cmd/internal/xconnect sees to it.
 //   - HTTP/2: field names and values are judged by net/http alone, and a stream with a closed window may hold its goroutine as long as the connection answers PINGs.
 //   - Both: a 304 loses Content-Type and Content-Length, and every answer without Date gets one.
 //   - Answers of HTTP/1.1 upstreams: a Connection field that contains "close" is removed before we can see what else it names (RFC 9110 §7.6.1); bare LF in the header,

@@ -11,6 +11,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	_ "gatelodge/cmd/internal/xconnect" // before net/http
 )
 
 // version is set by the linker in releases (-ldflags "-X main.version=v1.2.3").
