@@ -5,6 +5,7 @@ import "strconv"
 // announce adds what a client is to know about the connection to the header of a final answer, ours or the upstream's.
 func (x *exchange) announce() {
 	h, secure := x.Header(), x.conn.version != 0
+	x.editResponse(h)
 	if x.door != nil && x.door.hsts != nil {
 		delete(h, "Strict-Transport-Security")
 		if secure { // RFC 6797 §7.2: never without TLS, where anybody could have written it

@@ -127,7 +127,7 @@ func (b *requestBody) takeTrailers() {
 		return
 	}
 	for name, v := range b.x.r.Trailer {
-		if mayTrail(name) && len(v) > 0 {
+		if b.x.mayTrail(name) && len(v) > 0 {
 			b.out[name] = v
 		}
 	}

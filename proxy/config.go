@@ -96,6 +96,14 @@ type Settings struct {
 	// ProxyProtocol is how balancers in front of us say who their clients are. The address that they say counts everywhere.
 	ProxyProtocol ProxyProtocol
 
+	// Customers returns what was said about a name when it was permitted, from memory and at once; the name is canonical. It is asked for the names of sites that are
+	// OnDemand. Nil: nothing was said.
+	Customers func(name string) (Customer, bool)
+
+	// OpenUpstream makes the upstream of Customer.To, without connecting yet, or says why that is no upstream. What it made is used for every name with that address, across reloads,
+	// and closed when it was not used for a while. Nil: To is ignored.
+	OpenUpstream func(to string) (Upstream, error)
+
 	// ClientAuth are the policies for client certificates that sites name. One that is incomplete is an error, used or not.
 	ClientAuth []ClientAuth
 }
@@ -125,6 +133,9 @@ type Site struct {
 
 	// Passthrough sends the connections of these hosts on with their TLS. Nothing else of the site counts then but AccessLog, and there is no Upstream.
 	Passthrough *Passthrough
+
+	// Headers changes fields of requests and answers; nil for none. That of a route comes after it.
+	Headers *Headers
 
 	// AccessLog: requests of this site are logged.
 	AccessLog bool

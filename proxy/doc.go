@@ -13,7 +13,7 @@
 //     tickets are bound to the site and its policy (tickets.go: Server.bindTickets). If the site's TLS is somebody else's, the connection goes there as it is,
 //     the ClientHello first, and this is the end of the story (passthrough.go: Server.passThrough).
 //  3. net/http reads the request, for HTTP/1.1 through a guard that refuses what could be read in two ways
-//     (server.go: Server.newHTTP1, Server.newHTTP2), (h1conn.go: h1Conn.Read), (guard.go: guard.check); for HTTP/3 it is quic-go
+//     (server.go: Server.newHTTP1, Server.newHTTP2), (h1conn.go: h1Conn.Read, h1Conn.refusal), (guard.go: guard.check); for HTTP/3 it is quic-go
 //     (http3.go: http3Engine.serve), (h3conn.go: h3Conn.serveHTTP).
 //  4. The request becomes an exchange with the settings of this moment, which it keeps across a reload, with an id, and with the address of whoever asks
 //     (exchange.go: Server.serveHTTP), (requestid.go: exchange.identify).
@@ -23,9 +23,13 @@
 //     itself alone carries requests for no other (route.go: exchange.route, exchange.belongs), (site.go: Table.Site).
 //     Within a site with routes the first that takes the request's canonical path has it; policies, made elsewhere, are around what the route does
 //     (way.go: exchange.within, exchange.choose, serveAction), (match.go: matcher.takes), (path.go: canonicalPath, readings).
+//     What it does may be to redirect, to answer from files, or always the same (action.go: exchange.act), (files.go: exchange.serveFiles).
 //  8. The request is made fit for the upstream: hop-by-hop fields and what only a proxy may say are deleted, then our own word is set; the body is counted, must come
 //     at a certain pace, and can be ended by us at any time (pace.go: pace.begin), (forward.go: exchange.outgoing), (headers.go: cleanRequestHeader), (forwarded.go: exchange.setForwarded), (body.go: requestBody.Read).
-//  9. The site's RoundTripper takes it, usually an upstream.Pool; 1xx answers pass on the way (forward.go: exchange.forward, informer.informational).
+//     What site and route say about fields comes last (edit.go: exchange.editRequest). A request that came through us too often goes in a circle, and ends
+//     here (via.go: exchange.loops).
+//  9. The RoundTripper of the route, of the customer whose name it is, or of the site takes it, usually an upstream.Pool (way.go: exchange.upstreamTo),
+//     (customer.go: customerPools.get); 1xx answers pass on the way (forward.go: exchange.forward, informer.informational).
 //  10. The answer goes to the client piece by piece as it comes, trailers last; if it breaks off, the client sees that (respond.go: exchange.respond, exchange.copyBody, exchange.cut).
 //     Its header says in addition that the site is to be had by TLS alone, and that there is HTTP/3, if so (announce.go: exchange.announce).
 //     A 101 makes the two connections a tunnel instead (upgrade.go: exchange.switchProtocols), or the
@@ -46,7 +50,7 @@
 //   - Both: a 304 loses Content-Type and Content-Length, and every answer without Date gets one.
 //   - Answers of HTTP/1.1 upstreams: a Connection field that contains "close" is removed before we can see what else it names (RFC 9110 §7.6.1); bare LF in the header,
 //     equal doubled Content-Length and Content-Length beside Transfer-Encoding are repaired instead of refused (RFC 9112 §6.3).
-//   - A 400 by the guard before the end of the header, and 431, are answered by net/http or quic-go: no access log, no request id.
+//   - HTTP/2 and HTTP/3: a malformed header, and 431, are answered by net/http or quic-go: no access log, no request id.
 //   - HTTP/3: a header that comes slowly is bounded by the connection's time without requests alone, not by Limits.HeaderTimeout; content-length that is
 //     there twice with the same value, or empty, is repaired instead of refused (RFC 9114 §4.1.2).
 package proxy

@@ -33,6 +33,8 @@ type exchange struct {
 	// out is who the answer is written to: the exchange itself, or what a policy put before it.
 	out http.ResponseWriter
 
+	edits [2]*edits // what the site and the route change in headers
+
 	start    time.Time
 	id       string     // X-Request-Id
 	peer     netip.Addr // who sent it
@@ -70,6 +72,7 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	x.identify()
 	if x.conn.h1 != nil {
 		x.conn.h1.dropContinue.Store(true)
+		x.conn.h1.serving.Store(true)
 	}
 	if f := x.check(); f != nil {
 		x.refuse(f)
@@ -159,6 +162,7 @@ func (x *exchange) end() {
 		if x.unread() {
 			_ = h1.SetReadDeadline(time.Now().Add(drainTimeout)) // net/http reads on after the handler, with no limit of its own
 		}
+		h1.serving.Store(false)
 		h1.answered.Add(1)
 	}
 	x.record()

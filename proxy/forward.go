@@ -18,6 +18,10 @@ import (
 // forward brings the request to its upstream and the answer to the client. It is written out instead of httputil.ReverseProxy, which
 // rewrites queries, relays 1xx without bound, does not read and write at the same time over HTTP/1.1, and loses sight of upgraded connections.
 func (x *exchange) forward() {
+	if x.loops() {
+		x.refuse(&fault{http.StatusLoopDetected, "the request came back to us: the upstream leads here"})
+		return
+	}
 	if err := x.settleBody(); err != nil {
 		x.clientFailed(err)
 		return
@@ -61,6 +65,9 @@ func (x *exchange) outgoing(in *informer) *http.Request {
 	x.setForwarded(out.Header)
 	x.call.Client, x.call.Secure = x.client, out.Header["X-Forwarded-Proto"][0] == "https"
 	x.setClientCert(out.Header)
+	if x.way != nil && x.way.action.strip != "" {
+		out.Header["X-Forwarded-Prefix"] = []string{x.way.action.strip}
+	}
 	if x.wantsTrailers { // hop by hop, but we can do it on both sides
 		out.Header["Te"] = []string{"trailers"}
 	}
@@ -68,6 +75,8 @@ func (x *exchange) outgoing(in *informer) *http.Request {
 		out.Header["Connection"] = []string{"Upgrade"}
 		out.Header["Upgrade"] = []string{x.upgrade}
 	}
+	x.setVia(out.Header)
+	x.editRequest(out.Header)
 	if _, ok := out.Header["User-Agent"]; !ok {
 		out.Header["User-Agent"] = noValue
 	}
@@ -83,14 +92,6 @@ func (x *exchange) clean() {
 	x.cleaned = true
 	x.wantsTrailers = hasToken(x.r.Header["Te"], "trailers")
 	cleanRequestHeader(x.r.Header, x.trusted)
-}
-
-// outgoingPath is the path for the upstream: the one that was decided by, else what the client wrote.
-func (x *exchange) outgoingPath() string {
-	if x.path != "" {
-		return x.path
-	}
-	return pathOf(x.r.RequestURI)
 }
 
 // outgoingURL is the target with the path, and the query as the client wrote it; scheme and host are the upstream's to fill in.
@@ -150,7 +151,7 @@ func (x *exchange) outgoingBody(out *http.Request) {
 	if x.r.Trailer != nil || x.r.ContentLength < 0 {
 		out.Trailer = http.Header{}
 		for name := range x.r.Trailer {
-			if mayTrail(name) {
+			if x.mayTrail(name) {
 				out.Trailer[name] = nil
 			}
 		}

@@ -1,10 +1,15 @@
 package proxy
 
 import (
+	"bytes"
+	"crypto/rand"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,9 +36,11 @@ type h1Conn struct {
 	read     atomic.Int64 // requests that were read whole
 	answered atomic.Int64 // requests whose handler has returned
 
-	dropContinue atomic.Bool  // drop autoContinue
-	linger       atomic.Bool  // the client may still be sending: see Close
-	lastWrite    atomic.Int64 // Unix nanoseconds
+	dropContinue atomic.Bool           // drop autoContinue
+	linger       atomic.Bool           // the client may still be sending: see Close
+	serving      atomic.Bool           // a handler has the connection's request
+	reason       atomic.Pointer[error] // guardErr for Write, which others call
+	lastWrite    atomic.Int64          // Unix nanoseconds
 
 	mu       sync.Mutex // guards deadline and wake
 	deadline time.Time  // of reads
@@ -71,9 +78,8 @@ func (c *h1Conn) Read(p []byte) (int, error) {
 // refused notes a message that the guard stopped. The answer is 400: by the handler if it has the header already, else by net/http.
 func (c *h1Conn) refused() {
 	c.linger.Store(true)
-	if c.guard.phase <= inFields {
-		c.conn.srv.cfg.Metrics.Request("h1", http.StatusBadRequest, 0)
-	}
+	reason := c.guardErr
+	c.reason.Store(&reason)
 	if e := c.conn.srv.log.Check(zap.DebugLevel, "request refused"); e != nil {
 		e.Write(zap.Error(c.guardErr), zap.Stringer("client", c.conn.peer))
 	}
@@ -136,6 +142,9 @@ func (c *h1Conn) Write(p []byte) (int, error) {
 	if len(p) == len(autoContinue) && c.dropContinue.Load() && string(p) == autoContinue {
 		return len(p), nil
 	}
+	if !c.serving.Load() && isEngineRefusal(p) {
+		return c.refusal(p)
+	}
 	now := time.Now()
 	c.lastWrite.Store(now.UnixNano())
 	if err := c.SetWriteDeadline(now.Add(c.conn.srv.cfg.Limits.StallTimeout)); err != nil {
@@ -155,4 +164,32 @@ func (c *h1Conn) Close() error {
 		_, _ = io.CopyN(io.Discard, c.Conn, 1<<20)
 	}
 	return c.Conn.Close()
+}
+
+// engineRefusal is what stands in the answers that net/http gives to requests which it, or the guard, does not let come to the handler. The handler's have a Date.
+const engineRefusal = "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+
+func isEngineRefusal(p []byte) bool {
+	return len(p) < 1024 && (bytes.HasPrefix(p, []byte("HTTP/1.1 4")) || bytes.HasPrefix(p, []byte("HTTP/1.1 5"))) && bytes.Contains(p, []byte(engineRefusal))
+}
+
+// refusal writes an answer of net/http as one of ours, with a request id, and counts and logs it: a request too malformed or too large for a handler is a request all
+// the same.
+func (c *h1Conn) refusal(p []byte) (int, error) {
+	x := &exchange{srv: c.conn.srv, conn: c.conn, r: &http.Request{Proto: "HTTP/1.1"}, start: time.Now(), id: rand.Text(), peer: c.conn.client()}
+	x.client, x.out = x.peer, x
+	line, text, _ := strings.Cut(string(p), engineRefusal)
+	x.status, _ = strconv.Atoi(line[len("HTTP/1.1 "):len("HTTP/1.1 400")])
+	x.err = errors.New(text)
+	if reason := c.reason.Load(); reason != nil {
+		x.err = *reason
+	}
+	defer x.record()
+	if err := c.SetWriteDeadline(time.Now().Add(c.conn.srv.cfg.Limits.StallTimeout)); err != nil {
+		return 0, err
+	}
+	class := strconv.Itoa(x.status) + " " + http.StatusText(x.status)
+	_, err := io.WriteString(c.Conn, "HTTP/1.1 "+class+"\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nX-Request-Id: "+x.id+engineRefusal+
+		class+"\nrequest id: "+x.id+"\n")
+	return len(p), err
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/textproto"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -55,7 +56,16 @@ func TestHeaders_UpstreamGetsOnlyWhatIsForIt(t *testing.T) {
 		id := h.Get("X-Request-Id")
 		want := map[string]string{
 			"Host": "a.test", "Authorization": "Bearer kept", "Cookie": "a=b",
-			"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": proto, "X-Forwarded-Host": "a.test", "X-Request-Id": id,
+			"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": proto, "X-Forwarded-Host": "a.test", "X-Request-Id": id, "Via": h.Get("Via"),
+		}
+		version := "1.1"
+		if mode.H2 {
+			version = "2.0"
+		} else if mode.H3 {
+			version = "3.0"
+		}
+		if via := regexp.MustCompile(`^(\d\.\d) gatelodge-[a-z0-9]{12}$`).FindStringSubmatch(h.Get("Via")); via == nil || via[1] != version {
+			t.Errorf("Via = %q", h["Via"])
 		}
 		if id == "mine" || len(id) < 20 {
 			t.Errorf("request id = %q", id)
@@ -137,7 +147,7 @@ func TestHeaders_NothingIsAdded(t *testing.T) {
 	_ = p.Raw(proxytest.Plain, "", rawRequest(""))
 	line, h := received(t, up.Next(t))
 	got := slices.Sorted(maps.Keys(h))
-	if want := []string{"Host", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Request-Id"}; line != "GET / HTTP/1.1" || !slices.Equal(got, want) {
+	if want := []string{"Host", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Request-Id"}; line != "GET / HTTP/1.1" || !slices.Equal(got, want) {
 		t.Errorf("upstream got %s with %v", line, got)
 	}
 }

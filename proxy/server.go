@@ -39,6 +39,8 @@ type Server struct {
 	handshakeRate        clientRate
 	handshakes, requests tracker
 	tunnels              tunnels // upgraded connections
+	customers            customerPools
+	via                  [4][]string // our word in Via, by the client's version of HTTP
 }
 
 // New checks cfg and set and returns a Server that has not started.
@@ -52,6 +54,7 @@ func New(cfg Config, set Settings) (*Server, error) {
 		draining: make(chan struct{}), drained: make(chan struct{}),
 	}
 	s.tls = s.baseConfig()
+	s.via = newVia()
 	s.plain = http.HandlerFunc(s.servePlain)
 	if cfg.Challenges != nil {
 		s.plain = cfg.Challenges(s.plain)
@@ -104,6 +107,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	own.Go(func() { _ = s.h1.Serve(s.h1Queue) }) // ends when the queue is closed, and for no other reason
 	own.Go(func() { _ = s.h2.Serve(s.h2Queue) })
+	own.Go(func() { s.customers.tend(ctx) })
 	if err := s.h3.start(); err != nil {
 		failed <- err
 	}
@@ -126,6 +130,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	s.h3.own.Wait()
 	s.handshakes.wait(nil)
 	s.requests.wait(nil)
+	s.customers.close()
 	return err
 }
 

@@ -37,6 +37,7 @@ func (x *exchange) switchProtocols(res *http.Response) {
 	}
 	defer x.srv.tunnels.remove(t)
 
+	x.editResponse(res.Header)
 	if err := writeSwitch(buffered.Writer, res.Header, x.upgrade); err != nil {
 		x.abort(err)
 		return

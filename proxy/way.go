@@ -21,21 +21,38 @@ type Route struct {
 	// BodyBytes bounds a request body; zero means that of the site.
 	BodyBytes int64
 
-	// Upstream is where requests go; nil means the site's own.
+	// What is done with the requests is one of Upstream, Redirect, Files and Respond; the zero Route sends them to the site's own upstream.
 	Upstream http.RoundTripper
+	Redirect *Redirect
+	Respond  *Response
+
+	// Files is a folder. The file is what {rest} names (see Redirect.To) below it; for a path without "/*" its last segment. See serveFiles.
+	Files string
+
+	// Strip is what the path loses at its beginning on the way to the upstream, which learns it from X-Forwarded-Prefix. All paths of Match begin with it.
+	Strip string
+
+	// Headers changes fields of requests and answers, after those of the site; nil for none.
+	Headers *Headers
+
+	// Rewrite is the path for the upstream, with {path} and {rest} as in Redirect.To. The query stays.
+	Rewrite string
 }
 
 // plan is how requests go within a site. The zero plan is straight to its upstream.
 type plan struct {
-	ways []way
-	wrap http.Handler // Site.Wrap around the ways; nil without
+	ways  []way
+	wrap  http.Handler // Site.Wrap around the ways; nil without
+	edits *edits
 }
 
 // way is a Route that is ready.
 type way struct {
-	route *Route
-	match matcher
-	wrap  http.Handler // Route.Wrap around the action; nil without
+	route  *Route
+	match  matcher
+	action action
+	edits  *edits
+	wrap   http.Handler // Route.Wrap around the action; nil without
 }
 
 // newPlan makes the routes of a site ready, and asks for its policies.
@@ -43,21 +60,32 @@ func newPlan(s *Site) (plan, error) {
 	var p plan
 	var errs []error
 	for i := range s.Routes {
-		route := &s.Routes[i]
-		m, err := newMatcher(route.Match)
+		w, err := newWay(&s.Routes[i])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("site %q: route %d: %w", s.Name, i+1, err))
 		}
-		w := way{route: route, match: m}
-		if route.Wrap != nil {
-			w.wrap = route.Wrap(http.HandlerFunc(serveAction))
-		}
 		p.ways = append(p.ways, w)
+	}
+	var err error
+	if p.edits, err = newEdits(s.Headers); err != nil {
+		errs = append(errs, fmt.Errorf("site %q: %w", s.Name, err))
 	}
 	if s.Wrap != nil {
 		p.wrap = s.Wrap(http.HandlerFunc(serveWay))
 	}
 	return p, errors.Join(errs...)
+}
+
+func newWay(r *Route) (way, error) {
+	w := way{route: r}
+	var err1, err2, err3 error
+	w.match, err1 = newMatcher(r.Match)
+	w.action, err2 = newAction(r, &w.match)
+	w.edits, err3 = newEdits(r.Headers)
+	if r.Wrap != nil {
+		w.wrap = r.Wrap(http.HandlerFunc(serveAction))
+	}
+	return w, errors.Join(err1, err2, err3)
 }
 
 // within brings a request to the action of its site or route, through the policies of both.
@@ -67,6 +95,10 @@ func (x *exchange) within(p *plan) {
 			x.refuse(f)
 			return
 		}
+	}
+	x.edits[0] = p.edits
+	if x.way != nil {
+		x.edits[1] = x.way.edits
 	}
 	if limit := x.bodyLimit(); limit > 0 && x.r.ContentLength > limit {
 		x.refuse(bodyBeyond(x.r.ContentLength))
@@ -153,19 +185,13 @@ func serveAction(w http.ResponseWriter, r *http.Request) {
 	x.act()
 }
 
-// act does with the request what its route says.
-func (x *exchange) act() {
-	if x.upstreamTo() == nil {
-		x.refuse(&fault{http.StatusNotFound, "no route takes the request"})
-		return
-	}
-	x.forward()
-}
-
-// upstreamTo is where the request goes; nil if nowhere.
+// upstreamTo is where the request goes: what its route says, else what was said about its host, else the site's own. Nil if nowhere.
 func (x *exchange) upstreamTo() http.RoundTripper {
 	if x.way != nil && x.way.route.Upstream != nil {
 		return x.way.route.Upstream
+	}
+	if u := x.customerUpstream(); u != nil {
+		return u
 	}
 	return x.site.Upstream
 }
@@ -203,4 +229,11 @@ func Refuse(w http.ResponseWriter, r *http.Request, status int, why string) {
 
 func bodyBeyond(length int64) *fault {
 	return &fault{http.StatusRequestEntityTooLarge, "body of " + strconv.FormatInt(length, 10) + " bytes"}
+}
+
+// CheckRoute reports all that is wrong with a route. It does not call its Wrap.
+func CheckRoute(r Route) error {
+	r.Wrap = nil
+	_, err := newWay(&r)
+	return err
 }
