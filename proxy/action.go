@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"gatelodge/proxy/rule"
 )
 
 // Redirect answers with another address.
@@ -27,17 +29,17 @@ type Response struct {
 
 // action is what a way does with a request instead of sending it to an upstream as it is. The zero action does nothing else.
 type action struct {
-	strip    string   // canonical prefix of the path that does not go on
-	rewrite  template // the path that goes on instead; nil without
-	redirect template // nil without
-	query    bool     // redirect has a query of its own
-	status   int      // of redirect
-	files    string   // a folder
+	strip    string        // canonical prefix of the path that does not go on
+	rewrite  rule.Template // the path that goes on instead; nil without
+	redirect rule.Template // nil without
+	query    bool          // redirect has a query of its own
+	status   int           // of redirect
+	files    string        // a folder
 	respond  *Response
 }
 
 // newAction checks what a route does.
-func newAction(r *Route, m *matcher) (action, error) {
+func newAction(r *Route, m *rule.Matcher) (action, error) {
 	var a action
 	var errs []error
 	given := 0
@@ -58,100 +60,23 @@ func newAction(r *Route, m *matcher) (action, error) {
 	}
 	var err error
 	if r.Strip != "" {
-		a.strip, err = checkStrip(r.Strip, m)
+		a.strip, err = rule.ParseStrip(r.Strip, m)
 		errs = append(errs, err)
 	}
 	if r.Rewrite != "" {
-		a.rewrite, err = checkRewrite(r.Rewrite)
+		a.rewrite, err = rule.ParseRewrite(r.Rewrite)
 		errs = append(errs, err)
 	}
 	if r.Redirect != nil {
-		a.redirect, a.query, err = checkRedirect(r.Redirect)
+		a.redirect, a.query, err = rule.ParseRedirect(r.Redirect.To)
 		a.status = r.Redirect.Status
 		orDefault(&a.status, http.StatusFound)
-		errs = append(errs, err)
+		errs = append(errs, err, rule.CheckRedirectStatus(r.Redirect.Status))
 	}
 	if r.Respond != nil && (r.Respond.Status < 200 || r.Respond.Status > 599) {
 		errs = append(errs, fmt.Errorf("status %d: an answer has one from 200 to 599", r.Respond.Status))
 	}
 	return a, errors.Join(errs...)
-}
-
-// checkStrip takes a prefix that every path of the route has.
-func checkStrip(strip string, m *matcher) (string, error) {
-	p, err := parsePattern(strings.TrimSuffix(strip, "/") + "/*")
-	if err != nil {
-		return "", fmt.Errorf("strip: %w", err)
-	}
-	for i := range m.patterns {
-		if !p.covers(&m.patterns[i]) {
-			return "", fmt.Errorf("strip: not all paths that match begin with %q", strip)
-		}
-	}
-	if len(m.patterns) == 0 {
-		return "", fmt.Errorf("strip: a route without paths takes such that do not begin with %q", strip)
-	}
-	return p.path, nil
-}
-
-func checkRewrite(rewrite string) (template, error) {
-	t, err := parseTemplate(rewrite, "path", "rest")
-	if err != nil {
-		return nil, fmt.Errorf("rewrite: %w", err)
-	}
-	path := t.expand(func(string) string { return "/x" })
-	canonical, _, f := canonicalPath(path)
-	switch {
-	case !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "?#"):
-		return nil, fmt.Errorf("rewrite: %q is no path; the query of the request stays as it is", rewrite)
-	case f != nil:
-		return nil, fmt.Errorf("rewrite: %q: %w", rewrite, f)
-	case canonical != path:
-		return nil, fmt.Errorf("rewrite: %q has characters that must be escaped", rewrite)
-	}
-	return t, nil
-}
-
-// CheckRedirect reports what is wrong with a redirect.
-func CheckRedirect(r Redirect) error {
-	_, _, err := checkRedirect(&r)
-	return err
-}
-
-// checkRedirect also reports whether the target has a query. No request can choose another host than the one that is written there: "https://example.com{rest}" would
-// let it ("/old/.evil.example").
-func checkRedirect(r *Redirect) (t template, query bool, err error) {
-	switch r.Status {
-	case 0, 301, 302, 303, 307, 308:
-	default:
-		return nil, false, fmt.Errorf("redirect: status %d: use 301 or 308 for ever, 302, 303 or 307 for now", r.Status)
-	}
-	if t, err = parseTemplate(r.To, "path", "rest", "host"); err != nil {
-		return nil, false, fmt.Errorf("redirect: %w", err)
-	}
-	for i := range len(r.To) {
-		if c := r.To[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`"<>\^|`+"`", c) >= 0 {
-			return nil, false, fmt.Errorf("redirect: %q has characters that must be escaped", r.To)
-		}
-	}
-	target, err := redirectSample(t, "r")
-	other, err2 := redirectSample(t, ".other.test:1")
-	switch {
-	case err != nil || err2 != nil:
-		return nil, false, fmt.Errorf("redirect: %q is neither a path nor a URL", r.To)
-	case target.Scheme != other.Scheme || target.Host != other.Host:
-		return nil, false, fmt.Errorf("redirect: %q lets requests choose the host; write / before {rest}", r.To)
-	case target.Scheme == "" && target.Host == "" && strings.HasPrefix(target.Path, "/"):
-	case target.Scheme != "http" && target.Scheme != "https", target.Host == "", target.User != nil:
-		return nil, false, fmt.Errorf("redirect: %q is neither a path nor an http or https URL", r.To)
-	}
-	return t, target.RawQuery != "" || target.ForceQuery || strings.IndexByte(r.To, '#') >= 0, nil
-}
-
-func redirectSample(t template, rest string) (*url.URL, error) {
-	return url.Parse(t.expand(func(name string) string {
-		return map[string]string{"path": "/p", "rest": rest, "host": "host.test"}[name]
-	}))
 }
 
 // act does with the request what its route says.
@@ -194,10 +119,10 @@ func (x *exchange) redirect(a *action) {
 	var b strings.Builder
 	inQuery := false
 	for _, p := range a.redirect {
-		inQuery = inQuery || strings.ContainsAny(p.text, "?#")
-		switch value := x.placed(p.name); {
-		case p.name == "":
-			b.WriteString(p.text)
+		inQuery = inQuery || strings.ContainsAny(p.Text, "?#")
+		switch value := x.placed(p.Name); {
+		case p.Name == "":
+			b.WriteString(p.Text)
 		case inQuery:
 			b.WriteString(url.QueryEscape(value))
 		default:
@@ -238,11 +163,10 @@ func (x *exchange) placed(name string) string {
 
 // rest is the canonical path behind the pattern that matched, without the slash between.
 func (x *exchange) rest() string {
-	rest := x.path
 	if x.matched != nil {
-		rest = rest[len(x.matched.path):]
+		return x.matched.Rest(x.path)
 	}
-	return strings.TrimPrefix(rest, "/")
+	return strings.TrimPrefix(x.path, "/")
 }
 
 // fixed answers what is always the same.
@@ -268,7 +192,7 @@ func (x *exchange) outgoingPath() string {
 		}
 		return "/"
 	case x.way.action.rewrite != nil:
-		return x.way.action.rewrite.expand(x.placed)
+		return x.way.action.rewrite.Expand(x.placed)
 	}
 	return x.path
 }

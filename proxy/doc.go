@@ -22,7 +22,7 @@
 //  7. The host's site must be the one that the handshake chose, under the policy of that moment, else 421; and a connection for a name that was permitted for
 //     itself alone carries requests for no other (route.go: exchange.route, exchange.belongs), (site.go: Table.Site).
 //     Within a site with routes the first that takes the request's canonical path has it; policies, made elsewhere, are around what the route does
-//     (way.go: exchange.within, exchange.choose, serveAction), (match.go: matcher.takes), (path.go: canonicalPath, readings).
+//     (way.go: exchange.within, exchange.choose, serveAction), by the rules of package rule.
 //     What it does may be to redirect, to answer from files, or always the same (action.go: exchange.act), (files.go: exchange.serveFiles).
 //  8. The request is made fit for the upstream: hop-by-hop fields and what only a proxy may say are deleted, then our own word is set; the body is counted, must come
 //     at a certain pace, and can be ended by us at any time (pace.go: pace.begin), (forward.go: exchange.outgoing), (headers.go: cleanRequestHeader), (forwarded.go: exchange.setForwarded), (body.go: requestBody.Read).

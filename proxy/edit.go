@@ -2,12 +2,12 @@ package proxy
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"net/http"
 	"net/textproto"
 	"slices"
-	"strings"
+
+	"gatelodge/proxy/rule"
 )
 
 // Headers changes fields of requests on their way to the upstream and of answers on their way to the client. Names are taken in any case.
@@ -33,10 +33,8 @@ type edits struct {
 
 type fieldValue struct {
 	name  string
-	value template
+	value rule.Template
 }
-
-var errOwnField = errors.New("it is the proxy's own: what it says must not depend on anybody")
 
 // newEdits checks changes of the header.
 func newEdits(h *Headers) (*edits, error) {
@@ -46,7 +44,7 @@ func newEdits(h *Headers) (*edits, error) {
 	var errs []error
 	set := func(fields map[string]string, owned func(string) bool) (made []fieldValue) {
 		for _, name := range slices.Sorted(maps.Keys(fields)) {
-			value, err := checkField(name, fields[name], owned)
+			value, err := rule.ParseField(name, fields[name], owned)
 			errs = append(errs, err)
 			made = append(made, fieldValue{textproto.CanonicalMIMEHeaderKey(name), value})
 		}
@@ -54,78 +52,21 @@ func newEdits(h *Headers) (*edits, error) {
 	}
 	remove := func(names []string, owned func(string) bool) (made []string) {
 		for _, name := range names {
-			errs = append(errs, CheckFieldName(name, owned))
+			errs = append(errs, rule.CheckFieldName(name, owned))
 			made = append(made, textproto.CanonicalMIMEHeaderKey(name))
 		}
 		return made
 	}
 	e := &edits{
-		request: set(h.Set, ownsRequestField), response: set(h.SetResponse, ownsResponseField),
-		removeRequest: remove(h.Remove, ownsRequestField), removeResponse: remove(append(slices.Clone(h.Remove), h.RemoveResponse...), ownsResponseField),
+		request: set(h.Set, ownsRequestField), response: set(h.SetResponse, rule.OwnsResponseField),
+		removeRequest: remove(h.Remove, ownsRequestField), removeResponse: remove(append(slices.Clone(h.Remove), h.RemoveResponse...), rule.OwnsResponseField),
 	}
 	return e, errors.Join(errs...)
 }
 
-// CheckHeaders reports all that is wrong with changes of the header.
-func CheckHeaders(h Headers) error {
-	_, err := newEdits(&h)
-	return err
-}
-
-// CheckFieldName reports what is wrong with the name of a field; owned, which may be nil, reports whether a canonical name is not to be touched.
-func CheckFieldName(name string, owned func(string) bool) error {
-	switch {
-	case !isToken([]byte(name)):
-		return fmt.Errorf("header %q: this is no name of a field", name)
-	case isAlias(name):
-		return fmt.Errorf("header %q: many applications take _ for -, and a client could send the other spelling; write -", name)
-	case owned != nil && owned(textproto.CanonicalMIMEHeaderKey(name)):
-		return fmt.Errorf("header %q: %w", name, errOwnField)
-	}
-	return nil
-}
-
-func checkField(name, value string, owned func(string) bool) (template, error) {
-	if err := CheckFieldName(name, owned); err != nil {
-		return nil, err
-	}
-	if !isFieldValue(value) {
-		return nil, fmt.Errorf("header %q: the value has control characters, or space at its ends", name)
-	}
-	t, err := parseTemplate(value, "host", "client.ip", "request.id", "ask.tenant")
-	if err != nil {
-		return nil, fmt.Errorf("header %q: %w", name, err)
-	}
-	return t, nil
-}
-
-// isFieldValue reports whether s may be the value of a field (RFC 9110 §5.5).
-func isFieldValue(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
-			return false
-		}
-	}
-	return strings.Trim(s, " \t") == s
-}
-
-// ownsRequestField reports whether the field of a request is about framing or the connection, or this proxy's own word.
+// ownsRequestField reports whether the field of a request is this proxy's own word, or about framing or the connection.
 func ownsRequestField(name string) bool {
-	switch name {
-	case "Host", "Content-Length", "Forwarded", "Via", "Expect", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Prefix", "X-Request-Id",
-		clientCertField, clientCertChainField:
-		return true
-	}
-	return slices.Contains(hopByHop, name)
-}
-
-// ownsResponseField reports whether the field of an answer is about framing, coding or the connection, or set by another option.
-func ownsResponseField(name string) bool {
-	switch name {
-	case "Content-Length", "Content-Encoding", "Content-Range", "Alt-Svc", "Strict-Transport-Security":
-		return true
-	}
-	return slices.Contains(hopByHop, name)
+	return rule.OwnsRequestField(name) || name == clientCertField || name == clientCertChainField
 }
 
 // editRequest changes the header of the request as site and route say.
@@ -156,7 +97,7 @@ func (x *exchange) editResponse(h http.Header) {
 
 func (x *exchange) setFields(h http.Header, fields []fieldValue) {
 	for _, f := range fields {
-		if v := f.value.expand(x.said); v != "" && isFieldValue(v) {
+		if v := f.value.Expand(x.said); v != "" && rule.IsFieldValue(v) {
 			h[f.name] = []string{v}
 		} else {
 			delete(h, f.name)

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatelodge/proxy/rule"
 	"gatelodge/proxy/upstream"
 )
 
@@ -26,7 +27,7 @@ type exchange struct {
 
 	// Within a site that has routes or policies:
 	way     *way            // the route; nil for none
-	matched *pattern        // by which it was found; nil without
+	matched *rule.Pattern   // by which it was found; nil without
 	path    string          // canonical; empty where nothing was decided by it
 	ctx     context.Context // as the policies left it; nil without
 

@@ -48,7 +48,7 @@ func (x *exchange) serveFiles(dir string) {
 // a file that we serve.
 func (x *exchange) fileName() (name string, ok bool) {
 	rest := x.rest()
-	if x.matched != nil && !x.matched.below {
+	if x.matched != nil && !x.matched.Below() {
 		rest = x.path[strings.LastIndexByte(x.path, '/')+1:]
 	}
 	if strings.Contains(rest, "%2F") {

@@ -4,13 +4,9 @@ import (
 	"net/http"
 	"net/textproto"
 	"strings"
-)
 
-// hopByHop are the fields that concern one connection (RFC 9110 §7.6.1), with those that this proxy writes itself: Content-Length and Trailer are
-// made anew from how the message is framed, Host from the request.
-var hopByHop = []string{
-	"Connection", "Proxy-Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings",
-}
+	"gatelodge/proxy/rule"
+)
 
 // removeHopByHop removes the fields that Connection names, and those that it should have named. RFC 9110 §7.6.1: "Intermediaries MUST parse a
 // received Connection header field before a message is forwarded and, for each connection-option in this field, remove any header or trailer
@@ -23,7 +19,7 @@ func removeHopByHop(h http.Header) {
 			}
 		}
 	}
-	for _, name := range hopByHop {
+	for _, name := range rule.HopByHop {
 		delete(h, name)
 	}
 }

@@ -8,12 +8,14 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
+
+	"gatelodge/proxy/rule"
 )
 
 // Route is what a site does with some of its requests.
 type Route struct {
 	// Match says which; the first route that matches has the request.
-	Match Match
+	Match rule.Match
 
 	// Wrap puts policies around what is done with the requests: rate limits, authentication, compression. See Site.Wrap.
 	Wrap func(http.Handler) http.Handler
@@ -49,7 +51,7 @@ type plan struct {
 // way is a Route that is ready.
 type way struct {
 	route  *Route
-	match  matcher
+	match  rule.Matcher
 	action action
 	edits  *edits
 	wrap   http.Handler // Route.Wrap around the action; nil without
@@ -79,7 +81,7 @@ func newPlan(s *Site) (plan, error) {
 func newWay(r *Route) (way, error) {
 	w := way{route: r}
 	var err1, err2, err3 error
-	w.match, err1 = newMatcher(r.Match)
+	w.match, err1 = rule.NewMatcher(r.Match)
 	w.action, err2 = newAction(r, &w.match)
 	w.edits, err3 = newEdits(r.Headers)
 	if r.Wrap != nil {
@@ -119,17 +121,17 @@ func (x *exchange) within(p *plan) {
 func (x *exchange) choose(p *plan) *fault {
 	path := pathOf(x.r.RequestURI)
 	if path == "*" {
-		x.way, x.matched = p.find(reading{path: path}, x.r.Method)
+		x.way, x.matched = p.find(rule.Reading{Path: path}, x.r.Method)
 		return nil
 	}
-	path, odd, f := canonicalPath(path)
-	if f != nil {
-		return f
+	path, odd, err := rule.Canonical(path)
+	if err != nil {
+		return badPath(err.Error())
 	}
 	x.path = path
-	x.way, x.matched = p.find(reading{path: path}, x.r.Method)
+	x.way, x.matched = p.find(rule.Reading{Path: path}, x.r.Method)
 	if odd {
-		for _, r := range readings(path) {
+		for _, r := range rule.Readings(path) {
 			if w, _ := p.find(r, x.r.Method); w != x.way {
 				return badPath("it may be that of another route")
 			}
@@ -139,9 +141,9 @@ func (x *exchange) choose(p *plan) *fault {
 }
 
 // find returns the first way that takes the path, and the pattern by which it does; nil if there is none.
-func (p *plan) find(r reading, method string) (*way, *pattern) {
+func (p *plan) find(r rule.Reading, method string) (*way, *rule.Pattern) {
 	for i := range p.ways {
-		if by, ok := p.ways[i].match.takes(r, method); ok {
+		if by, ok := p.ways[i].match.Takes(r, method); ok {
 			return &p.ways[i], by
 		}
 	}
@@ -225,6 +227,10 @@ func Refuse(w http.ResponseWriter, r *http.Request, status int, why string) {
 	x := exchangeOf(r)
 	x.out = w
 	x.refuse(&fault{status, why})
+}
+
+func badPath(why string) *fault {
+	return &fault{http.StatusBadRequest, "path that servers read in different ways: " + why}
 }
 
 func bodyBeyond(length int64) *fault {

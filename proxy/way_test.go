@@ -11,6 +11,7 @@ import (
 
 	"gatelodge/proxy"
 	"gatelodge/proxy/proxytest"
+	"gatelodge/proxy/rule"
 	"gatelodge/proxy/upstream"
 )
 
@@ -38,13 +39,13 @@ func routed(t *testing.T, routes ...proxy.Route) *proxytest.Proxy {
 }
 
 // paths is a Match by path.
-func paths(patterns ...string) proxy.Match { return proxy.Match{Paths: patterns} }
+func paths(patterns ...string) rule.Match { return rule.Match{Paths: patterns} }
 
 func TestRoute_TheFirstThatMatchesHasTheRequest(t *testing.T) {
 	p := routed(t,
 		proxy.Route{Match: paths("/api/open", "/api/v1/*"), Upstream: pool(t, "one")},
-		proxy.Route{Match: proxy.Match{Paths: []string{"/api/*"}, Methods: []string{"GET"}}, Upstream: pool(t, "two")},
-		proxy.Route{Match: proxy.Match{Methods: []string{"DELETE"}}, Upstream: pool(t, "three")},
+		proxy.Route{Match: rule.Match{Paths: []string{"/api/*"}, Methods: []string{"GET"}}, Upstream: pool(t, "two")},
+		proxy.Route{Match: rule.Match{Methods: []string{"DELETE"}}, Upstream: pool(t, "three")},
 		proxy.Route{Match: paths("/caf\u00e9/*"), Upstream: pool(t, "four")},
 	)
 	proxytest.Run(t, func(t *testing.T, mode proxytest.Mode) {

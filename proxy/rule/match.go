@@ -1,4 +1,4 @@
-package proxy
+package rule
 
 import (
 	"errors"
@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Match says which requests a Route takes: those that meet all of it. The zero Match takes every request.
+// Match says which requests a route takes: those that meet all of it. The zero Match takes every request.
 type Match struct {
 	// Paths are patterns, of which one has to match; none matches every path. "/a/b" is that path alone, "/a/*" is "/a" and everything below it, "/*" is every
 	// path. Patterns are compared with the canonical path byte by byte, upper and lower case being different (RFC 3986 §6.2.2.1).
@@ -19,40 +19,40 @@ type Match struct {
 	Methods []string
 }
 
-// pattern is one path of a Match.
-type pattern struct {
+// Pattern is one path of a Match.
+type Pattern struct {
 	path    string // canonical, without "/*"
 	decoded string // the same without escapes, for readings that have none
 	below   bool   // what is below it matches too
 }
 
 // parsePattern takes a pattern if every server reads it as we do.
-func parsePattern(s string) (pattern, error) {
+func parsePattern(s string) (Pattern, error) {
 	if !strings.HasPrefix(s, "/") {
-		return pattern{}, fmt.Errorf("path pattern %q does not begin with /", s)
+		return Pattern{}, fmt.Errorf("path pattern %q does not begin with /", s)
 	}
 	path, below := strings.CutSuffix(s, "/*")
 	if strings.IndexByte(path, '*') >= 0 {
-		return pattern{}, fmt.Errorf("path pattern %q: the only * is one behind the last /", s)
+		return Pattern{}, fmt.Errorf("path pattern %q: the only * is one behind the last /", s)
 	}
 	if strings.Contains(s, "//") {
-		return pattern{}, fmt.Errorf("path pattern %q has an empty segment, which is read in different ways", s)
+		return Pattern{}, fmt.Errorf("path pattern %q has an empty segment, which is read in different ways", s)
 	}
 	if strings.ContainsAny(path, "?#") {
-		return pattern{}, fmt.Errorf("path pattern %q has a query or fragment; only paths are compared", s)
+		return Pattern{}, fmt.Errorf("path pattern %q has a query or fragment; only paths are compared", s)
 	}
-	canonical, odd, f := canonicalPath(path)
-	if f != nil {
-		return pattern{}, fmt.Errorf("path pattern %q: %w", s, f)
+	canonical, odd, err := Canonical(path)
+	if err != nil {
+		return Pattern{}, fmt.Errorf("path pattern %q: %w", s, err)
 	}
 	decoded, err := url.PathUnescape(canonical)
 	if err != nil {
-		return pattern{}, fmt.Errorf("path pattern %q: %w", s, err)
+		return Pattern{}, fmt.Errorf("path pattern %q: %w", s, err)
 	}
 	if odd && (strings.Count(decoded, "/") != strings.Count(canonical, "/") || strings.IndexByte(decoded, ';') >= 0) {
-		return pattern{}, fmt.Errorf("path pattern %q: an escaped slash or a semicolon is read in different ways", s)
+		return Pattern{}, fmt.Errorf("path pattern %q: an escaped slash or a semicolon is read in different ways", s)
 	}
-	return pattern{path: canonical, decoded: decoded, below: below}, nil
+	return Pattern{path: canonical, decoded: decoded, below: below}, nil
 }
 
 // CheckPattern reports what is wrong with a path pattern of a Match.
@@ -61,43 +61,50 @@ func CheckPattern(s string) error {
 	return err
 }
 
+// Rest is what a canonical path that matches has behind the pattern, without the slash between.
+func (p *Pattern) Rest(path string) string { return strings.TrimPrefix(path[len(p.path):], "/") }
+
+// Below reports whether the pattern ends with "/*".
+func (p *Pattern) Below() bool { return p.below }
+
 // takes reports whether the path matches, in the form that it is in.
-func (p *pattern) takes(r reading) bool {
+func (p *Pattern) takes(r Reading) bool {
 	own := p.path
-	if r.decoded {
+	if r.Decoded {
 		own = p.decoded
 	}
-	if !strings.HasPrefix(r.path, own) {
+	if !strings.HasPrefix(r.Path, own) {
 		return false
 	}
-	rest := r.path[len(own):]
+	rest := r.Path[len(own):]
 	return rest == "" && (own != "" || !p.below) || p.below && rest != "" && rest[0] == '/'
 }
 
 // covers reports whether everything that q takes is taken by p as well.
-func (p *pattern) covers(q *pattern) bool {
+func (p *Pattern) covers(q *Pattern) bool {
 	if !p.below {
 		return !q.below && p.path == q.path
 	}
 	return q.path == p.path && (q.below || p.path != "") || strings.HasPrefix(q.path, p.path+"/")
 }
 
-// matcher is a Match that is ready.
-type matcher struct {
-	patterns []pattern
+// Matcher is a Match that is ready.
+type Matcher struct {
+	patterns []Pattern
 	methods  []string
 }
 
-func newMatcher(m Match) (matcher, error) {
+// NewMatcher checks a Match.
+func NewMatcher(m Match) (Matcher, error) {
 	var errs []error
-	made := matcher{methods: slices.Clone(m.Methods)}
+	made := Matcher{methods: slices.Clone(m.Methods)}
 	for _, s := range m.Paths {
 		p, err := parsePattern(s)
 		errs = append(errs, err)
 		made.patterns = append(made.patterns, p)
 	}
 	for _, method := range m.Methods {
-		if !isToken([]byte(method)) {
+		if !isToken(method) {
 			errs = append(errs, fmt.Errorf("%q is no method", method))
 		}
 	}
@@ -107,8 +114,8 @@ func newMatcher(m Match) (matcher, error) {
 	return made, errors.Join(errs...)
 }
 
-// takes reports whether the request matches, and by which pattern; nil for a Match without paths.
-func (m *matcher) takes(r reading, method string) (*pattern, bool) {
+// Takes reports whether the request matches, and by which pattern; nil for a Match without paths.
+func (m *Matcher) Takes(r Reading, method string) (*Pattern, bool) {
 	if len(m.methods) > 0 && !slices.Contains(m.methods, method) {
 		return nil, false
 	}
@@ -122,8 +129,8 @@ func (m *matcher) takes(r reading, method string) (*pattern, bool) {
 
 // Covers reports whether m takes every request that other takes, so that other is never reached behind it. Patterns that are in error cover nothing.
 func (m Match) Covers(other Match) bool {
-	a, err1 := newMatcher(m)
-	b, err2 := newMatcher(other)
+	a, err1 := NewMatcher(m)
+	b, err2 := NewMatcher(other)
 	if err1 != nil || err2 != nil {
 		return false
 	}
@@ -136,7 +143,7 @@ func (m Match) Covers(other Match) bool {
 		return false
 	}
 	for i := range b.patterns {
-		if len(a.patterns) > 0 && !slices.ContainsFunc(a.patterns, func(p pattern) bool { return p.covers(&b.patterns[i]) }) {
+		if len(a.patterns) > 0 && !slices.ContainsFunc(a.patterns, func(p Pattern) bool { return p.covers(&b.patterns[i]) }) {
 			return false
 		}
 	}

@@ -1,17 +1,17 @@
-package proxy
+package rule
 
 import (
-	"net/http"
+	"errors"
 	"net/url"
 	"strings"
 	"unicode/utf8"
 )
 
-// canonicalPath returns the one form of a path by which the routes of a site decide, and which goes on to the upstream: what RFC 3986 calls equivalent is the same
+// Canonical returns the one form of a path by which the routes of a site decide, and which goes on to the upstream: what RFC 3986 calls equivalent is the same
 // (§6.2.2.1, §6.2.2.2: escapes of unreserved characters are undone, others have capital digits), and what may not stand in a path unescaped is escaped. odd
-// reports whether other servers may read it as another path (see readings). What no two servers agree on is refused: dot segments however they are
+// reports whether other servers may read it as another path (see Readings). What no two servers agree on is refused: dot segments however they are
 // written, backslashes, control characters, and escapes that are not UTF-8.
-func canonicalPath(path string) (canonical string, odd bool, f *fault) {
+func Canonical(path string) (canonical string, odd bool, err error) {
 	if isPlainPath(path) {
 		return path, false, nil
 	}
@@ -21,16 +21,16 @@ func canonicalPath(path string) (canonical string, odd bool, f *fault) {
 		c, escaped := path[i], false
 		if c == '%' {
 			if i+2 >= len(path) || !isHex(path[i+1]) || !isHex(path[i+2]) {
-				return "", false, badPath("escape without two hexadecimal digits")
+				return "", false, errors.New("escape without two hexadecimal digits")
 			}
 			c, escaped = unhex(path[i+1])<<4|unhex(path[i+2]), true
 			i += 2
 		}
 		switch {
 		case c < ' ' || c == 0x7f:
-			return "", false, badPath("control character")
+			return "", false, errors.New("control character")
 		case c == '\\':
-			return "", false, badPath("backslash")
+			return "", false, errors.New("backslash")
 		case isUnreserved(c), !escaped && isPathByte(c):
 			b.WriteByte(c)
 		default:
@@ -42,19 +42,15 @@ func canonicalPath(path string) (canonical string, odd bool, f *fault) {
 	canonical = b.String()
 	decoded, err := url.PathUnescape(canonical)
 	if err != nil || !utf8.ValidString(decoded) {
-		return "", false, badPath("bytes that are not UTF-8")
+		return "", false, errors.New("bytes that are not UTF-8")
 	}
 	for segment := range strings.SplitSeq(decoded, "/") {
 		if name, _, _ := strings.Cut(segment, ";"); name == "." || name == ".." {
-			return "", false, badPath("dot segment")
+			return "", false, errors.New("dot segment")
 		}
 	}
 	odd = decoded != canonical || strings.IndexByte(canonical, ';') >= 0 || strings.Contains(canonical, "//")
 	return canonical, odd, nil
-}
-
-func badPath(why string) *fault {
-	return &fault{http.StatusBadRequest, "path that servers read in different ways: " + why}
 }
 
 // isPlainPath reports whether nothing about the path can be read in two ways.
@@ -73,24 +69,24 @@ func isPlainPath(path string) bool {
 	return true
 }
 
-// A reading is a path as another server may take it. Escapes are undone in it or not.
-type reading struct {
-	path    string
-	decoded bool
+// A Reading is a path as another server may take it. Escapes are undone in it or not.
+type Reading struct {
+	Path    string
+	Decoded bool
 }
 
-// readings are the ways in which servers read a canonical path: parameters (RFC 3986 §3.3) cut off or not, escapes undone before or after that or not at all,
+// Readings are the ways in which servers read a canonical path: parameters (RFC 3986 §3.3) cut off or not, escapes undone before or after that or not at all,
 // and empty segments left out or not.
-func readings(canonical string) []reading {
+func Readings(canonical string) []Reading {
 	cut := withoutParameters(canonical)
 	decoded, err1 := url.PathUnescape(canonical)
 	cutDecoded, err2 := url.PathUnescape(cut)
 	if err1 != nil || err2 != nil {
-		panic("proxy: a canonical path has broken escapes: " + canonical) // canonicalPath wrote them
+		panic("rule: a canonical path has broken escapes: " + canonical) // Canonical wrote them
 	}
-	all := make([]reading, 0, 10)
-	for _, r := range [...]reading{{canonical, false}, {cut, false}, {decoded, true}, {cutDecoded, true}, {withoutParameters(decoded), true}} {
-		all = append(all, r, reading{withoutEmptySegments(r.path), r.decoded})
+	all := make([]Reading, 0, 10)
+	for _, r := range [...]Reading{{canonical, false}, {cut, false}, {decoded, true}, {cutDecoded, true}, {withoutParameters(decoded), true}} {
+		all = append(all, r, Reading{withoutEmptySegments(r.Path), r.Decoded})
 	}
 	return all
 }
