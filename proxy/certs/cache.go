@@ -2,188 +2,189 @@ package certs
 
 import (
 	"crypto/tls"
-	"hash/maphash"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
-// cacheShards is how many parts the cache has, so that a writer keeps few readers waiting, and for nanoseconds.
-const cacheShards = 64
-
-// cache holds what hosts are served with. Reading allocates nothing and never waits for I/O. It keeps to a budget by dropping entries at
-// random: a dropped certificate costs one read of the Store at its next handshake.
+// cache holds what hosts are served with, within a budget of bytes. Reading takes no lock and, for a certificate that is hot, allocates nothing; what does not fit
+// is dropped (evict.go) and costs one read of the Store at its next handshake. Nothing that a handshake needs depends on it staying.
+//
+// Certificates lie in it in compact form (pack.go), in a table of our own (table.go). Those in demand are kept ready for handshakes as well (hot.go).
 type cache struct {
-	seed   maphash.Seed
-	budget atomic.Int64 // bytes, of all shards together
-	shards [cacheShards]cacheShard
-}
+	table table
 
-type cacheShard struct {
-	mu      sync.RWMutex // guards what follows
-	entries map[string]*entry
-	bytes   int64
-}
-
-// entry says what a host is served with: a certificate of its own, that of a wildcard, or the site's own files. Entries are replaced, never
-// modified, but for claimed.
-type entry struct {
-	// claimed are the rules under which a site claimed the host. Under other rules we look again who does, so that a reload
-	// costs a lookup for each host and nothing else.
-	claimed atomic.Pointer[rules]
-
-	cert *certificate // its own
-	via  string       // or the wildcard whose entry has the certificate
-	file *filePair    // or the site's own
-	size int64
+	mu      sync.Mutex // guards what follows, and every change of the table; never held during I/O or arithmetic on keys
+	budget  int64      // bytes, of everything
+	queues  queues
+	hot     hotSet
+	sources map[sourceKey]*source
 }
 
 func newCache() *cache {
-	c := &cache{seed: maphash.MakeSeed()}
-	for i := range c.shards {
-		c.shards[i].entries = map[string]*entry{}
-	}
+	c := &cache{sources: map[sourceKey]*source{}}
+	c.table.init()
 	return c
-}
-
-func (c *cache) shard(host string) *cacheShard {
-	return &c.shards[maphash.String(c.seed, host)%cacheShards]
-}
-
-func (c *cache) get(host string) *entry {
-	s := c.shard(host)
-	s.mu.RLock()
-	e := s.entries[host]
-	s.mu.RUnlock()
-	return e
-}
-
-// getSecond is get for the host's second certificate, whose key it puts together without allocating.
-func (c *cache) getSecond(host, suffix string) *entry {
-	var room [maxName]byte
-	key := append(append(room[:0], host...), suffix...)
-	s := &c.shards[maphash.Bytes(c.seed, key)%cacheShards]
-	s.mu.RLock()
-	e := s.entries[string(key)]
-	s.mu.RUnlock()
-	return e
 }
 
 // serve is the warm path: what the host is served with under these rules, or nil if that takes a closer look.
 func (c *cache) serve(hello *tls.ClientHelloInfo, host string, r *rules, now time.Time) *tls.Certificate {
 	e := c.get(host)
-	if r.second != "" && (e == nil || e.file == nil) && r.wantsSecond(hello) {
-		e = c.getSecond(host, r.suffix)
+	if r.second != "" && (e == nil || e.of.file == nil) && r.wantsSecond(hello) {
+		e = c.find(host, r.suffix)
 	}
-	if e == nil || e.claimed.Load() != r {
+	if e == nil || e.claimed.Load() != r.generation {
 		return nil
 	}
-	if e.file != nil {
-		return e.file.cert.Load() // nil if the files were never good
+	e.touch(now)
+	if e.of.file != nil {
+		return e.of.file.cert.Load() // nil if the files were never good
 	}
-	if e.via != "" {
-		if e = c.get(e.via); e == nil {
+	if e.of.via != "" {
+		if e = c.get(e.of.via); e == nil {
 			return nil
 		}
+		e.touch(now)
 	}
-	if !e.cert.serves(now) {
+	cert := c.ready(e)
+	if !cert.serves(now) {
 		return nil
 	}
-	return e.cert.tls
+	return cert.tls
+}
+
+// get finds the host's entry without a lock. Only while the part of the table is being enlarged, a miss has to wait for that.
+func (c *cache) get(host string) *entry { return c.find(host, "") }
+
+// find is get for host and suffix together, which makes the name of a second certificate without allocating.
+func (c *cache) find(host, suffix string) *entry {
+	hash := c.table.hash(host, suffix)
+	e, sure := c.table.lookUp(hash, host, suffix)
+	if e == nil && !sure {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		e, _ = c.table.lookUp(hash, host, suffix)
+	}
+	return e
 }
 
 // cert returns the certificate for the name, whoever claims it; nil if it is not in memory.
 func (c *cache) cert(name string) *certificate {
-	if e := c.get(name); e != nil {
-		return e.cert
+	e := c.get(name)
+	if e == nil || e.of.chain == nil {
+		return nil
 	}
-	return nil
+	if cert := e.ready.Load(); cert != nil {
+		return cert
+	}
+	return e.unpack()
 }
 
 // put takes the certificate in for its own name.
 func (c *cache) put(cert *certificate) {
-	e := &entry{cert: cert, size: entrySize(cert.name) + certSize(cert)}
-	if old := c.get(cert.name); old != nil {
-		e.claimed.Store(old.claimed.Load())
+	of := c.source(cert)
+	e := newEntry(cert.name, pack(cert, of.sample))
+	e.of = of
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := c.lookLocked(cert.name)
+	if old != nil && old.text == e.text && old.of == of {
+		c.releaseLocked(of) // planning puts it in again and again
+		return
 	}
-	c.set(cert.name, e)
+	if old != nil {
+		e.inherit(old)
+	}
+	c.setLocked(e, old)
 }
 
 // claim notes that, under these rules, the host is served as its target says.
 func (c *cache) claim(host string, t target, r *rules) {
-	switch e := c.get(host); {
-	case t.file != nil && (e == nil || e.file != t.file):
-		c.set(host, claimedEntry(&entry{file: t.file, size: entrySize(host)}, r))
-	case t.file == nil && t.name != host && (e == nil || e.via != t.name):
-		c.set(host, claimedEntry(&entry{via: t.name, size: entrySize(host)}, r))
-	case e != nil && (t.file != nil || t.name != host || e.cert != nil):
-		e.claimed.Store(r)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.lookLocked(host)
+	switch {
+	case t.file != nil && (e == nil || e.of.file != t.file):
+		c.pointLocked(host, e, &source{file: t.file}).claimed.Store(r.generation)
+	case t.file == nil && t.name != host && (e == nil || e.of.via != t.name):
+		c.pointLocked(host, e, &source{via: t.name}).claimed.Store(r.generation)
+	case e != nil && (t.file != nil || t.name != host || e.of.chain != nil):
+		e.claimed.Store(r.generation)
 	}
 }
 
-func claimedEntry(e *entry, r *rules) *entry {
-	e.claimed.Store(r)
+// pointLocked makes an entry that has no certificate itself, in place of old.
+func (c *cache) pointLocked(host string, old *entry, s *source) *entry {
+	e := newEntry(host, "")
+	s.key = sourceKey{via: s.via, file: s.file}
+	e.of = c.sourceLocked(s)
+	c.setLocked(e, old)
 	return e
 }
 
-func (c *cache) set(host string, e *entry) {
-	s := c.shard(host)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if old := s.entries[host]; old != nil {
-		s.bytes -= old.size
+func (c *cache) lookLocked(host string) *entry {
+	e, _ := c.table.lookUp(c.table.hash(host, ""), host, "")
+	return e
+}
+
+// setLocked brings the entry in, in place of old if there is one. It may be dropped again at once, if the budget is that small.
+func (c *cache) setLocked(e, old *entry) {
+	hash := c.table.hash(e.host(), "")
+	if old != nil {
+		c.table.replaceLocked(hash, old, e)
+		c.leaveLocked(old)
+	} else {
+		c.table.addLocked(hash, e)
 	}
-	s.entries[host] = e
-	s.bytes += e.size
-	budget := c.budget.Load() / cacheShards
-	for other, old := range s.entries { // Go begins to walk a map at a random place
-		if s.bytes <= budget {
-			return
-		}
-		if other != host {
-			delete(s.entries, other)
-			s.bytes -= old.size
-		}
-	}
+	c.queues.addLocked(e, hash)
+	c.evictLocked(e)
+}
+
+// removeLocked takes an entry out of everything.
+func (c *cache) removeLocked(e *entry) {
+	c.table.removeLocked(c.table.hash(e.host(), ""), e)
+	c.leaveLocked(e)
+}
+
+// leaveLocked takes an entry that is not in the table any more out of the rest.
+func (c *cache) leaveLocked(e *entry) {
+	c.queues.removeLocked(e)
+	c.hot.removeLocked(e)
+	c.releaseLocked(e.of)
 }
 
 // drop forgets the host.
 func (c *cache) drop(host string) {
-	s := c.shard(host)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if e := s.entries[host]; e != nil {
-		s.bytes -= e.size
-		delete(s.entries, host)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.lookLocked(host); e != nil {
+		c.removeLocked(e)
 	}
 }
 
-// entrySize and certSize estimate the memory of an entry in bytes: the map's part, and a parsed certificate, which takes about
-// 3 KB beside the DER of its chain.
-func entrySize(host string) int64 { return 160 + int64(len(host)) }
-
-func certSize(c *certificate) int64 {
-	size := int64(3 << 10)
-	for _, der := range c.tls.Certificate {
-		size += int64(len(der))
+// resize sets the budget. Less of it takes effect step by step, so that no handshake waits for it.
+func (c *cache) resize(bytes int64) {
+	for again := true; again; {
+		c.mu.Lock()
+		c.budget = bytes
+		c.hot.resizeLocked(bytes)
+		c.queues.resizeLocked(bytes)
+		again = c.evictSomeLocked(nil, 1000)
+		c.mu.Unlock()
 	}
-	return size
 }
 
-// each calls f for a moment's view of the certificates in memory.
-func (c *cache) each(f func(*certificate)) {
-	for i := range c.shards {
-		s := &c.shards[i]
-		s.mu.RLock()
-		all := make([]*certificate, 0, len(s.entries))
-		for _, e := range s.entries {
-			if e.cert != nil {
-				all = append(all, e.cert)
-			}
+// bytes is how much of the budget is used, as far as it can be told.
+func (c *cache) bytes() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.queues.bytes() + c.hot.share()
+}
+
+// names calls f for the name of every certificate in memory, as of some moment while it runs.
+func (c *cache) names(f func(name string)) {
+	c.table.each(func(e *entry) {
+		if e.of.chain != nil {
+			f(e.host())
 		}
-		s.mu.RUnlock()
-		for _, cert := range all {
-			f(cert)
-		}
-	}
+	})
 }

@@ -31,7 +31,7 @@ type certificate struct {
 	early  bool      // it replaced one that had hardly begun to live
 	window Window    // that came with it; may be zero
 	sum    leafSum
-	notes  map[string]string
+	notes  map[string]string // nil if it comes from memory
 }
 
 // leafID tells the certificates of one name apart: the first bytes of the SHA-256.
@@ -53,7 +53,7 @@ func newCertificate(name string, b *storage.Bundle, ratio float64) (*certificate
 	}
 	return &certificate{
 		tls: pair, name: name, ca: b.CA, until: pair.Leaf.NotAfter, issued: b.Issued, notes: b.Notes,
-		renewAt: renewal(name, pair.Leaf, b.Issued, Window{b.RenewStart, b.RenewEnd}, ratio),
+		renewAt: renewal(name, pair.Leaf, b.Issued, Window{b.RenewStart, b.RenewEnd}, ratio).UTC().Truncate(time.Second),
 		window:  Window{b.RenewStart, b.RenewEnd}, sum: leafSum(sha256.Sum256(pair.Leaf.Raw)), early: string(b.Extra[extraEarly]) == "true",
 	}, nil
 }

@@ -4,9 +4,11 @@
 //
 //  1. A client says hello. The SNI is brought into canonical form, once; a CA that validates (ALPN exactly acme-tls/1)
 //     is answered with its challenge and nothing else. (handshake.go: Manager.GetCertificate, rules.host)
-//  2. If memory has what the host is served with, that is the end of it: one look into a map, no allocation, nobody asked. A host may have a second
+//  2. If memory has what the host is served with, that is the end of it: one look into a table, no lock, no allocation, nobody asked. A host may have a second
 //     certificate, for clients that cannot use the key of the main one; their hello says so. (cache.go: cache.serve) (second.go: rules.wantsSecond)
 //     (keytype.go: keyType.usableBy)
+//     Memory holds certificates packed, and those in demand ready for handshakes too; the budget decides how many. (pack.go: pack) (hot.go: cache.ready)
+//     (evict.go: cache.evictLocked)
 //  3. Else the same lookup that routes requests says which site claims the host and what its certificate is for: the host, a listed
 //     wildcard, or a file of the site's own. Who is not claimed gets no certificate at all. (rules.go: rules.resolve)
 //     (static.go: filePair.refresh)

@@ -62,7 +62,7 @@ func (x *index) told(c *certificate, s suggestion) {
 }
 
 func entryOf(c *certificate) *indexEntry {
-	return &indexEntry{CA: c.ca, NotAfter: c.tls.Leaf.NotAfter, RenewAt: c.renewAt.UTC().Truncate(time.Second)}
+	return &indexEntry{CA: c.ca, NotAfter: c.tls.Leaf.NotAfter, RenewAt: c.renewAt}
 }
 
 // remove takes the name out, soon.

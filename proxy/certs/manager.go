@@ -121,7 +121,7 @@ func (m *Manager) Apply(s Settings) error {
 		return err
 	}
 	m.rules.Store(r)
-	m.cache.budget.Store(r.CacheBytes)
+	m.cache.resize(r.CacheBytes)
 	m.planner.reload(r.wanted())
 	if before != nil && before.ARI != r.ARI {
 		m.planner.turned(r.ARI, time.Now())

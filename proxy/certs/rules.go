@@ -14,6 +14,8 @@ import (
 // rules are Settings made ready for use: defaults filled in, names in a set, files read. They are never modified; a handshake keeps those it began with.
 type rules struct {
 	Settings
+	generation uint32 // tells them from those before and after; never 0
+
 	listed map[string]bool
 	files  *fileSet // the sites' own certificates
 	log    *zap.Logger
@@ -25,7 +27,10 @@ type rules struct {
 
 // newRules checks the settings and reads the files they name. Pairs that the rules before had are kept with what they last read.
 func newRules(s Settings, before *rules, log *zap.Logger) (*rules, error) {
-	r := &rules{Settings: s.withDefaults(), listed: make(map[string]bool, len(s.Listed)), files: newFileSet(before), log: log}
+	r := &rules{Settings: s.withDefaults(), listed: make(map[string]bool, len(s.Listed)), files: newFileSet(before), log: log, generation: 1}
+	if before != nil {
+		r.generation = before.generation + 1
+	}
 	var faults []error
 	names := map[string]bool{}
 	for _, ca := range s.CAs {

@@ -87,7 +87,7 @@ func (m *Manager) Names() []string {
 	for _, it := range m.planner.all() {
 		all[subject(it.name)] = true
 	}
-	m.cache.each(func(c *certificate) { all[subject(c.name)] = true })
+	m.cache.names(func(name string) { all[subject(name)] = true })
 	m.failures.known.each(func(name string, _ *failureRecord) { all[subject(name)] = true })
 	for _, name := range m.queue.names() {
 		all[subject(name)] = true
@@ -122,8 +122,13 @@ func (m *Manager) second(s Status, t target) (*Status, bool) {
 func (m *Manager) tell(ctx context.Context, s *Status, t target) error {
 	cert, rec := m.cache.cert(t.name), m.failures.remembered(t.name)
 	var err, err2 error
-	if cert == nil && !t.brief {
-		cert, _, err = m.fetch(ctx, t.name)
+	if !t.brief {
+		var stored *certificate
+		if stored, _, err = m.fetch(ctx, t.name); cert == nil {
+			cert = stored
+		} else if err = nil; stored != nil && stored.sum == cert.sum {
+			cert = stored // with its notes, which memory has not
+		}
 	}
 	if rec == nil && !t.brief {
 		rec, err2 = m.failures.read(ctx, t.name)
