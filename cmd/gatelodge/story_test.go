@@ -81,3 +81,29 @@ func receiver(d *ast.FuncDecl) string {
 		}
 	}
 }
+
+// A promise without a test that fails when it is broken is none.
+func TestThreatModel_NamesTestsThatExist(t *testing.T) {
+	doc, err := os.ReadFile("../../proxy/THREATS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	has := map[string]bool{}
+	for _, pattern := range []string{"../../proxy/*_test.go", "../../proxy/*/*_test.go"} {
+		files, _ := filepath.Glob(pattern)
+		for _, file := range files {
+			for name := range declared(t, file) {
+				has[name] = true
+			}
+		}
+	}
+	names := regexp.MustCompile("`(Test[A-Z]\\w+)`").FindAllStringSubmatch(string(doc), -1)
+	if len(names) < 15 {
+		t.Fatalf("only %d tests are named", len(names))
+	}
+	for _, name := range names {
+		if !has[name[1]] {
+			t.Errorf("THREATS.md names %s, which is no test of the proxy", name[1])
+		}
+	}
+}
