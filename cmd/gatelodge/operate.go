@@ -56,6 +56,33 @@ func reloadCommand() *cobra.Command {
 	return cmd
 }
 
+func upstreamsCommand() *cobra.Command {
+	var proc running
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "upstreams",
+		Short: "Show the targets that get the requests: state, what they have now, last error",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := proc.client(cmd)
+			if err != nil {
+				return err
+			}
+			all, err := client.Upstreams(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return admin.WriteJSON(cmd.OutOrStdout(), all)
+			}
+			return admin.WriteUpstreams(cmd.OutOrStdout(), all, time.Now())
+		},
+	}
+	proc.flags(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
 func certsCommand() *cobra.Command {
 	var proc running
 	var asJSON bool

@@ -62,12 +62,24 @@ func freePort(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// upstream VAR TEXT: starts a server that answers every request with TEXT, the method, the host and what the proxy added.
+// upstream VAR TEXT [SOCKET]: starts a server that answers every request with TEXT, the method, the host and what the proxy added; at the unix socket, if one is
+// named.
 func scriptUpstream(ts *testscript.TestScript, _ bool, args []string) {
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%s %s %s%s for=%s proto=%s\n", args[1], r.Method, r.Host, r.RequestURI, r.Header.Get("X-Forwarded-For"), r.Header.Get("X-Forwarded-Proto"))
 	}))
 	ts.Defer(srv.Close)
+	if len(args) > 2 {
+		path := ts.MkAbs(args[2])
+		ln, err := net.Listen("unix", path)
+		ts.Check(err)
+		ts.Check(srv.Listener.Close())
+		srv.Listener = ln
+		srv.Start()
+		ts.Setenv(args[0], "unix://"+path)
+		return
+	}
+	srv.Start()
 	ts.Setenv(args[0], srv.URL)
 }
 
@@ -131,7 +143,7 @@ func get(ts *testscript.TestScript, root, via, url string) (string, error) {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s\n", res.Proto, res.Status)
-	for _, h := range []string{"Location", "Content-Type"} {
+	for _, h := range []string{"Location", "Content-Type", "Set-Cookie"} {
 		if v := res.Header.Get(h); v != "" {
 			fmt.Fprintf(&b, "%s: %s\n", h, v)
 		}

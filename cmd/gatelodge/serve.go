@@ -44,6 +44,7 @@ type program struct {
 	settings  *settings
 	closed    bool
 	cfg       atomic.Pointer[config.Config] // what is in force
+	pools     atomic.Pointer[pools]         // of settings, for those who look without waiting for a reload
 	draining  atomic.Bool
 	abort     context.CancelFunc // ends everything without a drain; set by run
 }
@@ -94,6 +95,7 @@ func (p *program) join(cfg *config.Config) error {
 	if p.settings, err = p.newSettings(cfg, issuers.cas); err != nil {
 		return err
 	}
+	p.pools.Store(&p.settings.pools)
 	p.issuers.commit(issuers)
 	if p.certs, err = certs.New(certs.Config{
 		Store: p.store, Challenge: p.responder.Certificate, Logger: p.log, Metrics: p.metrics.Certs(),
@@ -131,7 +133,7 @@ func (p *program) newSettings(cfg *config.Config, cas []certs.CA) (*settings, er
 	if p.settings != nil {
 		before, kept = p.settings.pools, p.settings.policies
 	}
-	s, err := newSettings(cfg, cas, permission, before, kept)
+	s, err := newSettings(cfg, cas, permission, before, kept, p.log.Named("upstream"))
 	if err != nil {
 		return nil, err
 	}
@@ -159,6 +161,7 @@ func (p *program) run(ctx context.Context) error {
 		return err
 	}
 	p.issuers.start(work)
+	p.settings.pools.start()
 	p.tickets.start(work, p.cfg.Load().TLS.SessionTickets)
 	side, err := p.startSide()
 	if err != nil {
@@ -240,6 +243,8 @@ func (p *program) reload() error {
 	p.issuers.commit(issuers)
 	old := p.settings
 	p.settings = s
+	p.pools.Store(&s.pools)
+	s.pools.start()
 	p.cfg.Store(cfg)
 	p.tickets.apply(cfg.TLS.SessionTickets)
 	old.pools.closeBut(s.pools)

@@ -29,6 +29,7 @@ type settings struct {
 	pools pools
 
 	policies policies
+	log      *zap.Logger // of the pools
 }
 
 // pools are the upstreams by name. A reload keeps those that did not change, with their open connections.
@@ -40,8 +41,8 @@ type pool struct {
 }
 
 // newSettings builds the settings of cfg; cas are its issuers in order, the internal CA among them. Pools of before are used again.
-func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission, before pools, kept policies) (*settings, error) {
-	s := &settings{pools: pools{}, policies: policies{}}
+func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission, before pools, kept policies, log *zap.Logger) (*settings, error) {
+	s := &settings{pools: pools{}, policies: policies{}, log: log}
 	table := &hostname.Table[certs.Policy]{}
 	var own []certs.Policy
 	var errs []error
@@ -117,7 +118,7 @@ func (s *settings) newSite(site config.ResolvedSite, before pools, kept policies
 		ps.Passthrough, err = proxy.ParsePassthrough(site.Passthrough)
 		return ps, err
 	}
-	if ps.Upstream, err = s.pools.open(site, before); err != nil {
+	if ps.Upstream, err = s.pools.open(site, before, s.log); err != nil {
 		return ps, err
 	}
 	ps.Wrap, err = s.policies.newPolicies(site.Name, site.Policies, kept, s.opener(before))
@@ -133,7 +134,7 @@ func (s *settings) opener(before pools) func(target string) (http.RoundTripper, 
 			return nil, err
 		}
 		u.To = []config.Target{to}
-		return s.pools.open(config.ResolvedSite{UpstreamName: to.String(), Upstream: u}, before)
+		return s.pools.open(config.ResolvedSite{UpstreamName: to.String(), Upstream: u}, before, s.log)
 	}
 }
 
@@ -146,7 +147,7 @@ func unlessZero(r config.Rate) float64 {
 }
 
 // open returns the pool of a site: one that this configuration has already, else the same as before, else a new one.
-func (p pools) open(site config.ResolvedSite, before pools) (*upstream.Pool, error) {
+func (p pools) open(site config.ResolvedSite, before pools, log *zap.Logger) (*upstream.Pool, error) {
 	if have, ok := p[site.UpstreamName]; ok {
 		return have.Pool, nil
 	}
@@ -154,25 +155,11 @@ func (p pools) open(site config.ResolvedSite, before pools) (*upstream.Pool, err
 		p[site.UpstreamName] = old
 		return old.Pool, nil
 	}
-	u := site.Upstream
-	roots, err := loadRoots(u.TLS.Roots)
+	made, err := newPool(site.UpstreamName, site.Upstream, log)
 	if err != nil {
 		return nil, err
 	}
-	cfg := upstream.Config{
-		TLS:                   upstream.TLS{ServerName: u.TLS.ServerName, Roots: roots, SkipVerify: !u.TLS.Verify},
-		ConnectTimeout:        u.Timeouts.Connect,
-		ResponseHeaderTimeout: u.Timeouts.ResponseHeader,
-		IdleTimeout:           u.Timeouts.Idle,
-	}
-	for _, to := range u.To {
-		cfg.To = append(cfg.To, to.URL().String())
-	}
-	made, err := upstream.New(cfg)
-	if err != nil {
-		return nil, err
-	}
-	p[site.UpstreamName] = pool{Pool: made, cfg: u}
+	p[site.UpstreamName] = pool{Pool: made, cfg: site.Upstream}
 	return made, nil
 }
 

@@ -35,6 +35,7 @@ func (p *program) startSide() (_ *side, err error) {
 			return nil, fmt.Errorf("listen for metrics: %w; admin.metrics chooses another address, or \"\" for none", err)
 		}
 		p.metrics.WatchCertificates(p.certs.Expiries)
+		p.metrics.WatchUpstreams(p.upstreamCounts)
 		if s.metrics, err = metrics.NewServer(metrics.ServerConfig{Listener: ln, Metrics: p.metrics, Ready: p.ready, Logger: p.log}); err != nil {
 			_ = ln.Close()
 			return nil, err
@@ -50,7 +51,8 @@ func (p *program) startSide() (_ *side, err error) {
 			Config: p.cfg.Load,
 			Reload: func(context.Context) error { return p.reload() },
 			CAs:    p.caStatuses, Probe: p.probeCA, Reset: p.resetCA, RollKey: p.rollKeyOfCA,
-			Logger: p.log,
+			Upstreams: p.upstreamStatuses,
+			Logger:    p.log,
 		}); err != nil {
 			return nil, err
 		}

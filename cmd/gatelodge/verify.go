@@ -28,10 +28,8 @@ func verifyFiles(cfg *config.Config) error {
 			errs = append(errs, err)
 		}
 	}
+	errs = append(errs, verifyUpstreams(cfg))
 	for _, site := range cfg.Resolve() {
-		if _, err := loadRoots(site.Upstream.TLS.Roots); err != nil {
-			errs = append(errs, fmt.Errorf("site %s: %w", site.Name, err))
-		}
 		if _, err := (policies{}).newPolicies(site.Name, site.Policies, nil, noTransport); err != nil {
 			errs = append(errs, fmt.Errorf("site %s: %w", site.Name, err))
 		}

@@ -41,7 +41,8 @@ type probes struct {
 // probeAll probes all endpoints again and again until ctx ends.
 func (p *Pool) probeAll(ctx context.Context) {
 	for {
-		p.refresh(time.Now())
+		start := time.Now()
+		p.refresh(start)
 		var round sync.WaitGroup
 		for _, e := range *p.members.Load() {
 			round.Go(func() {
@@ -53,10 +54,11 @@ func (p *Pool) probeAll(ctx context.Context) {
 		}
 		round.Wait()
 		every := p.cfg.Health.Every
+		every += rand.N(every/10+1) - every/20 // so that many pools, and nodes, do not fall into step
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(every - every/20 + rand.N(every/10+1)): // so that many pools, and nodes, do not fall into step
+		case <-time.After(every - time.Since(start)):
 		}
 	}
 }

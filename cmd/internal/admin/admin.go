@@ -64,8 +64,34 @@ type Config struct {
 	CAs                   func() []CAStatus
 	Probe, Reset, RollKey func(ctx context.Context, name string) (CAStatus, error)
 
+	// Upstreams tells of those who get the requests. Nil: there are none.
+	Upstreams func() []UpstreamStatus
+
 	// Logger is required.
 	Logger *zap.Logger
+}
+
+// UpstreamStatus is what an operator sees of one upstream.
+type UpstreamStatus struct {
+	Name    string         `json:"name"` // as in [upstream.NAME]; a site's own URL where it has no name
+	Targets []TargetStatus `json:"targets"`
+	Retries uint64         `json:"retries,omitempty"` // requests that went to another target after one had failed
+	Waiting int            `json:"waiting,omitempty"` // requests that wait for a place
+}
+
+// TargetStatus is what an operator sees of one target.
+type TargetStatus struct {
+	Target string `json:"target"`
+	State  string `json:"state"` // "up", "slow" (came back, gets little yet), "trial" (the next request tries it), "out" (failed requests), "down" (failed probes)
+	Weight int    `json:"weight"`
+
+	InFlight int    `json:"in_flight"`
+	Requests uint64 `json:"requests"`
+	Failures uint64 `json:"failures"` // of the requests, by the target's fault
+
+	OutUntil    time.Time `json:"out_until,omitzero"`
+	LastError   string    `json:"last_error,omitempty"`
+	LastErrorAt time.Time `json:"last_error_at,omitzero"`
 }
 
 // Revocation is what `certs revoke` asks for.

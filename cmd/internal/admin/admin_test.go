@@ -65,6 +65,15 @@ func TestServer_ShowsTheConfigurationInForce(t *testing.T) {
 	}
 }
 
+func TestServer_ShowsUpstreams(t *testing.T) {
+	want := []UpstreamStatus{{Name: "app", Retries: 1, Targets: []TargetStatus{{Target: "http://a", State: "up", Weight: 1, Requests: 2}}}}
+	_, client := start(t, func(c *Config) { c.Upstreams = func() []UpstreamStatus { return want } })
+	got, err := client.Upstreams(t.Context())
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+}
+
 func TestServer_ReloadsAndSaysWhyNot(t *testing.T) {
 	var fail error
 	_, client := start(t, func(c *Config) { c.Reload = func(context.Context) error { return fail } })

@@ -110,6 +110,13 @@ func (c *Client) RollKey(ctx context.Context, name string) (CAStatus, error) {
 	return c.lookAt(ctx, name, "rollkey")
 }
 
+// Upstreams returns the upstreams by name.
+func (c *Client) Upstreams(ctx context.Context) ([]UpstreamStatus, error) {
+	var all []UpstreamStatus
+	err := c.do(ctx, http.MethodGet, "/upstreams", &all)
+	return all, err
+}
+
 func (c *Client) lookAt(ctx context.Context, name, how string) (CAStatus, error) {
 	var ca CAStatus
 	err := c.do(ctx, http.MethodPost, "/acme/"+url.PathEscape(name)+"/"+how, &ca)

@@ -67,6 +67,31 @@ func WriteStatus(w io.Writer, c CertStatus, now time.Time) error {
 	return tw.Flush()
 }
 
+// WriteUpstreams writes `upstreams` for people: a line for each target.
+func WriteUpstreams(w io.Writer, all []UpstreamStatus, now time.Time) error {
+	if len(all) == 0 {
+		_, err := fmt.Fprintln(w, "no upstreams")
+		return err
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "UPSTREAM\tTARGET\tSTATE\tWEIGHT\tNOW\tREQUESTS\tFAILED\tLAST ERROR")
+	for _, u := range all {
+		for _, t := range u.Targets {
+			lastError := printable(t.LastError)
+			if !t.LastErrorAt.IsZero() {
+				lastError += " (" + relative(t.LastErrorAt, now) + ")"
+			}
+			state := t.State
+			if !t.OutUntil.IsZero() {
+				state += " (back " + relative(t.OutUntil, now) + ")"
+			}
+			fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\n",
+				printable(u.Name), printable(t.Target), state, t.Weight, t.InFlight, t.Requests, t.Failures, orDash(lastError))
+		}
+	}
+	return tw.Flush()
+}
+
 // WriteCA writes `acme status` for people: a line for each fact.
 func WriteCA(w io.Writer, c CAStatus, now time.Time) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

@@ -42,6 +42,32 @@ new.example.com  failing  -            -       -       DNS problem:  [31mNXDOMAI
 	}
 }
 
+func TestWriteUpstreams_IsALineForEachTarget(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	var b strings.Builder
+	if err := WriteUpstreams(&b, []UpstreamStatus{{Name: "app", Targets: []TargetStatus{
+		{Target: "http://10.0.0.1:80", State: "up", Weight: 3, InFlight: 2, Requests: 100},
+		{
+			Target: "http://10.0.0.2:80", State: "out", Weight: 1, Requests: 7, Failures: 5, OutUntil: now.Add(10 * time.Second),
+			LastError: "connection\x1b refused", LastErrorAt: now.Add(-time.Minute),
+		},
+	}}}, now); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+UPSTREAM  TARGET              STATE              WEIGHT  NOW  REQUESTS  FAILED  LAST ERROR
+app       http://10.0.0.1:80  up                 3       2    100       0       -
+app       http://10.0.0.2:80  out (back in 10s)  1       0    7         5       connection  refused (60s ago)
+`
+	if diff := cmp.Diff(want, "\n"+b.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	b.Reset()
+	if err := WriteUpstreams(&b, nil, now); err != nil || b.String() != "no upstreams\n" {
+		t.Errorf("none is %q, %v", b.String(), err)
+	}
+}
+
 func TestWriteStatus_IsALineForEachFact(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	var b strings.Builder

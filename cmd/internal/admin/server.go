@@ -29,6 +29,7 @@ const (
 //	GET  /config       the configuration in force
 //	POST /certs/NAME/revoke?reason=N&compromised=BOOL
 //	POST /reload       read the configuration again
+//	GET /upstreams     all upstreams and their targets
 //	GET /acme          all ACME CAs
 //	POST /acme/NAME/probe, /acme/NAME/reset, /acme/NAME/rollkey
 //
@@ -95,6 +96,9 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /certs/{name}/revoke", s.revoke)
 	mux.HandleFunc("GET /config", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, s.cfg.Config()) })
 	mux.HandleFunc("POST /reload", s.reload)
+	if s.cfg.Upstreams != nil {
+		mux.HandleFunc("GET /upstreams", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, s.cfg.Upstreams()) })
+	}
 	if s.cfg.CAs != nil {
 		mux.HandleFunc("GET /acme", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, s.cfg.CAs()) })
 		mux.HandleFunc("POST /acme/{name}/probe", func(w http.ResponseWriter, r *http.Request) { s.lookAt(w, r, s.cfg.Probe) })

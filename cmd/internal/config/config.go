@@ -270,17 +270,37 @@ type DNS struct {
 
 // Upstream is where requests of sites with to = "@name" go.
 type Upstream struct {
-	To      []Target `toml:"to"`
-	Balance string   `toml:"balance"`
-	Sticky  string   `toml:"sticky"`
-	Retries Retries  `toml:"retries"`
-	Health  Health   `toml:"health"`
-	Passive Passive  `toml:"passive"`
+	To []Target `toml:"to"`
 
-	Timeouts  UpstreamTimeouts `toml:"timeouts"`
-	MaxConns  int              `toml:"max_conns"`
-	SlowStart time.Duration    `toml:"slow_start"`
-	TLS       UpstreamTLS      `toml:"tls"`
+	// Weights are parallel to To; empty means 1 for each.
+	Weights []int `toml:"weights"`
+
+	// Balance is "p2c", "round_robin", "least_conn", "first", "hash:ip", "hash:header:NAME" or "hash:cookie:NAME".
+	Balance string `toml:"balance"`
+
+	// Sticky is the name of a cookie that binds clients to targets; StickyKey makes its values unguessable.
+	Sticky    string `toml:"sticky"`
+	StickyKey Secret `toml:"sticky_key"`
+
+	Retries Retries `toml:"retries"`
+	Health  Health  `toml:"health"`
+	Passive Passive `toml:"passive"`
+
+	Timeouts UpstreamTimeouts `toml:"timeouts"`
+
+	// MaxConns bounds the requests at one time to each target; zero means no bound. Beyond it they wait in the Queue.
+	MaxConns int   `toml:"max_conns"`
+	Queue    Queue `toml:"queue"`
+
+	SlowStart    time.Duration `toml:"slow_start"`    // of a target that came back; zero means that it gets its whole share at once
+	ResolveEvery time.Duration `toml:"resolve_every"` // how old the addresses of names may be; zero means that new connections look them up
+	TLS          UpstreamTLS   `toml:"tls"`
+}
+
+// Queue is where requests wait while all targets have max_conns.
+type Queue struct {
+	Max  int           `toml:"max"`
+	Wait time.Duration `toml:"wait"`
 }
 
 // UpstreamTimeouts bound the parts of a request to an upstream.
@@ -295,17 +315,21 @@ type UpstreamTLS struct {
 	ServerName string   `toml:"server_name" as:"host"` // empty means the host of the URL
 	Roots      []string `toml:"roots" as:"file"`       // PEM files; empty means the system's
 	Verify     bool     `toml:"verify"`
+
+	// Certificate and Key are PEM files that say who we are; both or none.
+	Certificate string `toml:"certificate" as:"file"`
+	Key         string `toml:"key" as:"file"`
 }
 
 // Retries says which requests are sent again.
 type Retries struct {
 	Max     int      `toml:"max"`
-	On      []string `toml:"on"`
-	Methods []string `toml:"methods"`
-	Budget  Percent  `toml:"budget"`
+	On      []string `toml:"on" enum:"connect|502|503|504"`
+	Methods []string `toml:"methods" enum:"GET|HEAD|OPTIONS|TRACE|PUT|DELETE"` // the idempotent ones
+	Budget  Percent  `toml:"budget"`                                           // of all requests
 }
 
-// Health are the probes of an upstream's targets.
+// Health are the probes of an upstream's targets; no path, no probes.
 type Health struct {
 	Path    string        `toml:"path"`
 	Every   time.Duration `toml:"every"`

@@ -83,7 +83,7 @@ func defaultsAt(p paths) *Config {
 	return c
 }
 
-// DefaultUpstream returns an upstream with the timeouts that a site without one of its own has.
+// DefaultUpstream returns an upstream with what a site has whose `to` is a URL.
 func DefaultUpstream() Upstream {
 	var u Upstream
 	u.setDefaults()
@@ -97,6 +97,11 @@ func (c *CA) setDefaults() {
 
 func (u *Upstream) setDefaults() {
 	u.Balance = "p2c"
+	u.Retries = Retries{Max: 1, On: []string{"connect", "502", "503"}, Methods: []string{"GET", "HEAD", "OPTIONS"}, Budget: 10}
+	u.Health = Health{Every: 5 * time.Second, Timeout: 2 * time.Second, Rise: 2, Fall: 3}
+	u.Passive = Passive{Fails: 5, Within: 10 * time.Second, OutFor: 10 * time.Second}
+	u.Queue = Queue{Max: 256, Wait: 5 * time.Second}
+	u.ResolveEvery = 10 * time.Second
 	u.Timeouts = UpstreamTimeouts{Connect: 3 * time.Second, ResponseHeader: time.Minute, Idle: 5 * time.Minute}
 	u.TLS.Verify = true
 }

@@ -42,7 +42,7 @@ func (c *Config) explainSite(b *strings.Builder, s *ResolvedSite) {
 		fmt.Fprintf(b, "\nsite %s -> %s, TLS not terminated here\n  %s\n", s.Name, s.Passthrough, strings.Join(s.Hosts, "  "))
 		return
 	}
-	to := s.Upstream.To[0].String()
+	to := s.Upstream.describe()
 	if s.UpstreamName != to {
 		to = "@" + s.UpstreamName + " (" + to + ")"
 	}
@@ -90,6 +90,18 @@ func orOff(s string) string {
 		return "off"
 	}
 	return s
+}
+
+// describe names the targets, and how they are chosen among if there are several.
+func (u *Upstream) describe() string {
+	if len(u.To) == 1 {
+		return u.To[0].String()
+	}
+	all := make([]string, len(u.To))
+	for i, t := range u.To {
+		all[i] = t.String()
+	}
+	return strings.Join(all, ", ") + "; " + u.Balance
 }
 
 func (s *Storage) describe() string {

@@ -39,6 +39,8 @@ func (c *Config) checkFiles() error {
 		for j, path := range u.TLS.Roots {
 			check(c.upstreamSrc(name).key("tls").key("roots").elem(j), path)
 		}
+		check(c.upstreamSrc(name).key("tls").key("certificate"), u.TLS.Certificate)
+		check(c.upstreamSrc(name).key("tls").key("key"), u.TLS.Key)
 	}
 	for i := range c.Sites {
 		check(c.siteSource(i).key("certificate"), c.Sites[i].Certificate)

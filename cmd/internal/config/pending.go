@@ -21,14 +21,8 @@ type pendingRow struct {
 	// Only are the values that this build does, in TOML. None (and no other rule): the key cannot be used at all.
 	Only []string
 
-	// NotBegin refuses values that begin so.
-	NotBegin string
-
 	// Begin, if there is one, is how values that are not empty must begin.
 	Begin string
-
-	// AtMost bounds the length of a list.
-	AtMost int
 }
 
 // pending is the one list of what is known but not there yet.
@@ -44,17 +38,6 @@ var pending = []pendingRow{
 
 	{Key: "cache.preload", Feature: "loading certificates ahead", Now: `leave it out or write "none"`, Only: []string{`"none"`}},
 
-	{Key: "upstream.*.to", Feature: "an upstream with several targets", Now: "give exactly one", AtMost: 1},
-	{Key: "upstream.*.to[]", Feature: "an upstream over unix sockets or h2c", Now: "use http:// or https://", NotBegin: "unix: h2c:"},
-	{Key: "upstream.*.balance", Feature: "balancing between targets", Now: "leave it out", Only: []string{`"p2c"`}},
-	{Key: "upstream.*.sticky", Feature: "sticky sessions", Now: "leave it out", Only: []string{`""`}},
-	{Key: "upstream.*.retries", Feature: "sending requests again", Now: "leave it out"},
-	{Key: "upstream.*.health", Feature: "probing targets", Now: "leave it out"},
-	{Key: "upstream.*.passive", Feature: "taking failing targets out", Now: "leave it out"},
-	{Key: "upstream.*.max_conns", Feature: "a limit of connections to a target", Now: "leave it out or write 0", Only: []string{"0"}},
-	{Key: "upstream.*.slow_start", Feature: "starting a target slowly", Now: `leave it out or write "0s"`, Only: []string{`"0s"`}},
-
-	{Key: "site[].to", Feature: "an upstream over unix sockets or h2c", Now: "use http:// or https://", NotBegin: "unix: h2c:"},
 	{Key: "site[].headers", Feature: "changing headers", Now: "leave it out"},
 	{Key: "site[].route", Feature: "routes within a site", Now: "leave them out: a site sends all to its `to`"},
 
@@ -83,7 +66,7 @@ func pendingAt(pattern string) (*pendingRow, bool) {
 
 // absent reports whether the key cannot be used at all.
 func (r *pendingRow) absent() bool {
-	return r.Only == nil && r.NotBegin == "" && r.Begin == "" && r.AtMost == 0
+	return r.Only == nil && r.Begin == ""
 }
 
 // fixed reports whether only one value is possible, so that it says nothing to write it.
@@ -97,14 +80,6 @@ func (r *pendingRow) problem(path string) string {
 
 // permits reports whether this build does what the bound value asks for.
 func (r *pendingRow) permits(v reflect.Value) bool {
-	if r.AtMost > 0 && v.Len() > r.AtMost {
-		return false
-	}
-	for begin := range strings.FieldsSeq(r.NotBegin) {
-		if strings.HasPrefix(printed(v), begin) {
-			return false
-		}
-	}
 	if r.Begin != "" && printed(v) != "" && !strings.HasPrefix(printed(v), r.Begin) {
 		return false
 	}

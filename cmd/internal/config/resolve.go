@@ -22,7 +22,7 @@ type ResolvedSite struct {
 	// UpstreamName is the name behind "@"; for a site with a URL of its own, the URL. Sites with the same name share the upstream.
 	UpstreamName string
 
-	// Upstream has exactly one target in this build.
+	// Upstream has at least one target.
 	Upstream Upstream
 
 	CAs               []string // restricts who issues; empty means the rule of Issuers

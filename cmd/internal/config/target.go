@@ -15,7 +15,7 @@ type Target struct {
 	// Upstream is the name behind "@"; empty for a URL.
 	Upstream string
 
-	// Scheme is "http" or "https" in this build. Host is host:port, the port always there.
+	// Scheme is "http", "https", "h2c" (HTTP/2 without TLS) or "unix". Host is host:port, the port always there; for "unix" the path of the socket.
 	Scheme, Host string
 }
 
@@ -42,7 +42,7 @@ func parseTarget(s string) (Target, error) {
 		return parseUnixTarget(s, rest)
 	}
 	if schemePorts[scheme] == "" {
-		return Target{}, badValue(strings.TrimSuffix("use http:// or https://; "+didYouMean(scheme, "http", "https", "h2c", "unix"), "; "),
+		return Target{}, badValue(strings.TrimSuffix("use http://, https://, h2c:// or unix://; "+didYouMean(scheme, "http", "https", "h2c", "unix"), "; "),
 			"%q has the unknown scheme %q", s, scheme)
 	}
 	u, err := url.Parse(s)

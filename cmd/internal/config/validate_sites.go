@@ -25,14 +25,15 @@ func (v *validator) upstreams() {
 				v.fault(src.key("to").elem(i), `write "http://127.0.0.1:3000"`, "a target is a URL")
 			}
 		}
+		v.upstream(&u, src)
 		v.positive(src.key("timeouts").key("connect"), u.Timeouts.Connect)
 		v.positive(src.key("timeouts").key("response_header"), u.Timeouts.ResponseHeader)
 		v.positive(src.key("timeouts").key("idle"), u.Timeouts.Idle)
 		if !u.TLS.Verify {
 			v.warn(src.key("tls").key("verify"), "set roots instead", "certificates of [upstream.%s] are not checked: anybody on the way can answer in its place", name)
 		}
-		if !https && len(u.To) > 0 && (u.TLS.ServerName != "" || len(u.TLS.Roots) > 0) {
-			v.warn(src.key("tls"), "use https:// in to", "[upstream.%s.tls] has no effect on http:// targets", name)
+		if !https && len(u.To) > 0 && (u.TLS.ServerName != "" || len(u.TLS.Roots) > 0 || u.TLS.Certificate != "") {
+			v.warn(src.key("tls"), "use https:// in to", "[upstream.%s.tls] has no effect on targets without https://", name)
 		}
 		if !used[name] {
 			v.warn(src, fmt.Sprintf(`use it by to = "@%s"`, name), "no [[site]] uses [upstream.%s]", clip(name))

@@ -75,6 +75,7 @@ func TestMetrics_NamesFollowTheConventions(t *testing.T) {
 	m := New("v0")
 	m.ACME().Request("le", "order", 200, time.Second)
 	m.WatchCertificates(func() iter.Seq[time.Time] { return slices.Values([]time.Time{time.Now()}) })
+	m.WatchUpstreams(func() []Upstream { return []Upstream{{Name: "app"}} })
 	problems, err := testutil.GatherAndLint(m.registry)
 	if err != nil {
 		t.Fatal(err)
@@ -101,6 +102,24 @@ func TestMetrics_ShowsCertificatesByDaysLeft(t *testing.T) {
 	ends = nil // as renewals happen, certificates leave the low buckets
 	if got := scrape(t, m.Handler()); !strings.Contains(got, "\ngatelodge_certificate_days_left_count 0\n") {
 		t.Error("certificates that are gone are still shown")
+	}
+}
+
+func TestMetrics_ShowsUpstreamsByNameAndState(t *testing.T) {
+	m := New("v0")
+	m.WatchUpstreams(func() []Upstream {
+		return []Upstream{{Name: "app", Targets: map[string]int{"up": 2, "out": 1}, Requests: 9, Failures: 3, Retries: 2, InFlight: 5, Waiting: 4}}
+	})
+	got := scrape(t, m.Handler())
+	for _, line := range []string{
+		`gatelodge_upstream_targets{state="up",upstream="app"} 2`, `gatelodge_upstream_targets{state="out",upstream="app"} 1`,
+		`gatelodge_upstream_targets{state="down",upstream="app"} 0`, `gatelodge_upstream_requests_total{upstream="app"} 9`,
+		`gatelodge_upstream_failures_total{upstream="app"} 3`, `gatelodge_upstream_retries_total{upstream="app"} 2`,
+		`gatelodge_upstream_in_flight{upstream="app"} 5`, `gatelodge_upstream_waiting{upstream="app"} 4`,
+	} {
+		if !strings.Contains(got, "\n"+line+"\n") {
+			t.Errorf("/metrics lacks %s", line)
+		}
 	}
 }
 

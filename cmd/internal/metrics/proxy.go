@@ -51,7 +51,7 @@ func newProxy(r prometheus.Registerer) *Proxy {
 			return &byClass
 		}),
 		requestTime: known(protocols, func(protocol string) prometheus.Observer { return requestTime.WithLabelValues(protocol) }),
-		upstreamErrors: known([]string{"connect", "timeout", "protocol", "aborted"}, func(class string) prometheus.Counter {
+		upstreamErrors: known([]string{"connect", "timeout", "protocol", "aborted", "unavailable"}, func(class string) prometheus.Counter {
 			return upstreamErrors.WithLabelValues(class)
 		}),
 		connections: connections,
