@@ -100,6 +100,12 @@ func (p *Problem) RetryAt() time.Time { return p.retryAt }
 // once; this one is not out of order.
 func (p *Problem) Elsewhere() bool { return p.elsewhere }
 
+// RefusesKey reports whether the CA refuses the certificate's key, or the request that was made with it. Another key may do.
+func (p *Problem) RefusesKey() bool {
+	k := kind(p.Type)
+	return k == "badCSR" || k == "badPublicKey"
+}
+
 const adviceCAA = "the CAA records of the name do not allow this CA; change them or use another CA"
 
 // Bounds of what a CA's Retry-After can make us wait before we ask again.

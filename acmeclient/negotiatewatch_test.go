@@ -542,6 +542,13 @@ func TestWatch_SaysNowAndThenThatV1IsUsed(t *testing.T) {
 		if m.used != 30 || !slices.Contains(m.transitions, "unknown v1") || m.probes["v1"] != 1 {
 			t.Errorf("metrics are %+v", m)
 		}
+		b.Upgrade()
+		waitFor(t, c, "v2", 31*time.Hour)
+		b.fail(reply("/", 404, "text/plain", "not here"))
+		waitFor(t, c, "downgrade-suspected", 13*time.Hour)
+		if !slices.Equal(m.speaks, []int{1, 2, 0}) && !slices.Equal(m.speaks, []int{0, 1, 2, 0}) {
+			t.Errorf("versions are %v", m.speaks)
+		}
 	})
 }
 
@@ -553,6 +560,7 @@ type countedNegotiation struct {
 	suspected   int
 	used        int
 	refused     int
+	speaks      []int // without repetitions
 }
 
 func (m *countedNegotiation) Probe(_, class string) {
@@ -566,7 +574,12 @@ func (m *countedNegotiation) Transition(_, from, to string) {
 }
 func (m *countedNegotiation) DowngradeSuspected(string) { m.suspected++ }
 func (m *countedNegotiation) V1Used(string)             { m.used++ }
-func (m *countedNegotiation) V2Refused(string)          { m.refused++ }
+func (m *countedNegotiation) Speaks(_ string, version int) {
+	if n := len(m.speaks); n == 0 || m.speaks[n-1] != version {
+		m.speaks = append(m.speaks, version)
+	}
+}
+func (m *countedNegotiation) V2Refused(string) { m.refused++ }
 
 // TestWatch_NothingThatHappensLeadsBack: a CA on v1 that is well, down, in a brownout or behind somebody else's web page from day to day, and gains v2 some day. A
 // seed that fails becomes a case.

@@ -17,6 +17,9 @@ type NegotiationMetrics interface {
 	// DowngradeSuspected counts the alarms.
 	DowngradeSuspected(ca string)
 
+	// Speaks tells which version of ACME this node speaks with the CA from now on: 2, 1, or 0 for none.
+	Speaks(ca string, version int)
+
 	// V1Used counts the certificates that were ordered over v1.
 	V1Used(ca string)
 
@@ -29,6 +32,7 @@ type noNegotiationMetrics struct{}
 func (noNegotiationMetrics) Probe(string, string)              {}
 func (noNegotiationMetrics) Transition(string, string, string) {}
 func (noNegotiationMetrics) DowngradeSuspected(string)         {}
+func (noNegotiationMetrics) Speaks(string, int)                {}
 func (noNegotiationMetrics) V1Used(string)                     {}
 func (noNegotiationMetrics) V2Refused(string)                  {}
 
@@ -55,6 +59,17 @@ func (g *negotiator) status() Negotiation {
 		State: n.State.String(), Deprecated: n.State == stateV1 || n.State == stateUpgrading, Evidence: n.Evidence, Since: n.Since, Trouble: n.Trouble,
 		NextProbe: g.nextLook, OrdersV1: g.uses,
 	}
+}
+
+// version is what is spoken, as a number.
+func (p Protocol) version() int {
+	switch p {
+	case ProtocolV2:
+		return 2
+	case ProtocolV1:
+		return 1
+	}
+	return 0
 }
 
 func (g *negotiator) setNextLook(t time.Time) {

@@ -71,6 +71,7 @@ func (g *negotiator) keep(n negotiation) {
 		}
 	}
 	g.known, g.readAt = n, time.Now()
+	g.metrics.Speaks(g.ca, n.speaks(g.rules).version())
 }
 
 // overwrite stores n whatever is there.

@@ -49,7 +49,7 @@ func (a *acmeIssuer) Issue(ctx context.Context, r *certs.Request) (*certs.Issued
 	}
 	cert, err := a.client.Obtain(ctx, req)
 	if err != nil {
-		return nil, err
+		return nil, explained(err)
 	}
 	return &certs.Issued{Chain: cert.Chain, Notes: map[string]string{
 		"acme_version": string(cert.Protocol),

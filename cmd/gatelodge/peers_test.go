@@ -70,12 +70,54 @@ func TestPeerChromium_ShowsThePageWithTheRootTrusted(t *testing.T) {
 	}
 	_, port, _ := strings.Cut(l.https, ":")
 	page := "https://chromium.localhost:" + port + "/"
-	t.Setenv("HOME", trustingHome(t, l.path("root.pem")))
-	dom := peer(t, "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-		"--disable-component-update", "--disable-sync", "--user-data-dir="+t.TempDir(), "--timeout=20000", "--dump-dom", page)
+	dom := chromium(t, l.path("root.pem"), page)
 	if want := `It works: <span id="host">chromium.localhost:` + port + `</span>`; !strings.Contains(dom, want) {
 		t.Errorf("the page is not the app's:\n%s", dom)
 	}
+}
+
+// TestPeerV1_CurlOpenSSLAndChromiumTrustWhatAV1CAIssued: the demo over a CA that speaks nothing but ACME v1.
+func TestPeerV1_CurlOpenSSLAndChromiumTrustWhatAV1CAIssued(t *testing.T) {
+	l := &lodge{t: t, dir: t.TempDir(), https: freeAddr(t), http: freeAddr(t)}
+	demo := &process{cmd: exec.CommandContext(t.Context(), "gatelodge", "demo", "--dir", l.dir, "--https", l.https, "--http", l.http, "--acme", "v1"), log: &syncBuffer{}}
+	demo.cmd.Stdout, demo.cmd.Stderr, demo.cmd.Env = demo.log, demo.log, append(os.Environ(), "HOME="+l.dir)
+	if err := demo.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer demo.kill()
+	root := l.path("root.pem")
+	_, port, _ := strings.Cut(l.https, ":")
+	at := func(host string) string { return "https://" + host + ".localhost:" + port + "/" }
+	resolve := "curl.localhost:" + port + ":127.0.0.1"
+	eventually(t, "the demo answers", func() bool {
+		return exec.CommandContext(t.Context(), "curl", "-sS", "--cacert", root, "--resolve", resolve, at("curl")).Run() == nil
+	})
+	if out := peer(t, "curl", "-sS", "--cacert", root, "--resolve", resolve, "-w", "\n%{ssl_verify_result} %{http_code}", at("curl")); !strings.HasSuffix(out, "\n0 200") || !strings.Contains(out, "It works") {
+		t.Errorf("curl:\n%s", out)
+	}
+	out := peer(t, "openssl", "s_client", "-connect", l.https, "-servername", "openssl.localhost", "-verify_hostname", "openssl.localhost", "-CAfile", root, "-verify_return_error", "-brief")
+	if !strings.Contains(out, "Verification: OK") {
+		t.Errorf("openssl:\n%s", out)
+	}
+	if dom := chromium(t, root, at("chromium")); !strings.Contains(dom, `It works: <span id="host">chromium.localhost:`+port+`</span>`) {
+		t.Errorf("chromium does not show the app's page:\n%s", dom)
+	}
+	for _, name := range []string{"curl", "openssl", "chromium"} {
+		if !strings.Contains(demo.log.String(), "devca v1 account 1") || !strings.Contains(demo.log.String(), name+".localhost") {
+			t.Errorf("%s.localhost was not issued over v1:\n%s", name, demo.log)
+		}
+	}
+	if strings.Contains(demo.log.String(), "devca v2") {
+		t.Errorf("v2 was spoken:\n%s", demo.log)
+	}
+}
+
+// chromium returns the document of a page that it loads with the root trusted.
+func chromium(t *testing.T, root, page string) string {
+	t.Helper()
+	t.Setenv("HOME", trustingHome(t, root))
+	return peer(t, "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+		"--disable-component-update", "--disable-sync", "--user-data-dir="+t.TempDir(), "--timeout=20000", "--dump-dom", page)
 }
 
 // trustingHome is a home folder whose browser trusts a root, by NSS's own tool.

@@ -37,6 +37,12 @@ func (a *attempt) issue(ctx context.Context, key *pendingKey) (*storage.Bundle, 
 		}
 		asked = append(asked, ca)
 		b, err := a.ask(ctx, cas[i], key)
+		if refusesKey(err) {
+			a.log.Warn("the CA refuses the key, trying another one", zap.String("ca", ca), zap.Error(err))
+			if key, err = a.anotherKey(ctx); err == nil {
+				b, err = a.ask(ctx, cas[i], key)
+			}
+		}
 		switch {
 		case err == nil:
 			a.queue.worked(a.o, ca)
@@ -44,6 +50,11 @@ func (a *attempt) issue(ctx context.Context, key *pendingKey) (*storage.Bundle, 
 		case asBudget(err) != nil:
 			spent = sooner(spent, asBudget(err))
 			a.queue.passOver(a.o, ca)
+		case lacks(err):
+			if !a.queue.lacking(a.o, ca) {
+				return nil, a.fail(ctx, ca, err)
+			}
+			a.log.Debug("the CA lacks what the name needs, the next one is asked", zap.String("ca", ca), zap.Error(err))
 		case isStorage(err):
 			return nil, err
 		case ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded): // we are closing, or lost the lease: nobody's fault
@@ -103,7 +114,7 @@ func concernsName(err error) bool {
 func (a *attempt) ask(ctx context.Context, ca CA, key *pendingKey) (*storage.Bundle, error) {
 	began := time.Now()
 	issued, leaf, err := a.checked(ctx, ca, key)
-	if asBudget(err) != nil || isStorage(err) {
+	if asBudget(err) != nil || isStorage(err) || lacks(err) {
 		return nil, err // the CA was not asked
 	}
 	result := "ok"

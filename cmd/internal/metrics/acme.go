@@ -15,6 +15,8 @@ type ACME struct {
 	badNonces   *prometheus.CounterVec
 
 	probes, transitions, downgrades, v1Used, v2Refused *prometheus.CounterVec
+
+	version *prometheus.GaugeVec
 }
 
 func newACME(r prometheus.Registerer) *ACME {
@@ -40,11 +42,14 @@ func newACME(r prometheus.Registerer) *ACME {
 	a.downgrades = counter("downgrade_suspected_total", "Alarms: a CA that spoke v2 offers v1, or nothing.")
 	a.v1Used = counter("v1_orders_total", "Certificates ordered over the deprecated ACME v1.")
 	a.v2Refused = counter("v2_refused_total", "Looks at which v2 was offered though acme_version is \"1\".")
-	r.MustRegister(a.requests, a.requestTime, a.badNonces)
+	a.version = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "gatelodge_acme_protocol_version", Help: "Version of ACME that this node speaks with a CA: 2, 1 (deprecated), or 0 for none (not known yet, or a downgrade is suspected).",
+	}, []string{"ca"})
+	r.MustRegister(a.requests, a.requestTime, a.badNonces, a.version)
 	return a
 }
 
-// Probe, Transition, DowngradeSuspected, V1Used and V2Refused satisfy acmeclient.NegotiationMetrics.
+// Probe, Transition, DowngradeSuspected, Speaks, V1Used and V2Refused satisfy acmeclient.NegotiationMetrics.
 
 // Probe counts one look at a directory.
 func (a *ACME) Probe(ca, class string) { a.probes.WithLabelValues(ca, class).Inc() }
@@ -54,6 +59,9 @@ func (a *ACME) Transition(ca, from, to string) { a.transitions.WithLabelValues(c
 
 // DowngradeSuspected counts an alarm.
 func (a *ACME) DowngradeSuspected(ca string) { a.downgrades.WithLabelValues(ca).Inc() }
+
+// Speaks shows the version that is spoken.
+func (a *ACME) Speaks(ca string, version int) { a.version.WithLabelValues(ca).Set(float64(version)) }
 
 // V1Used counts a certificate that was ordered over v1.
 func (a *ACME) V1Used(ca string) { a.v1Used.WithLabelValues(ca).Inc() }

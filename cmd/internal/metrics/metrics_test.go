@@ -38,6 +38,10 @@ func TestMetrics_CountsByClassesThatStrangersCannotExtend(t *testing.T) {
 	a.Request("le", "https://victim", 0, time.Second)
 	a.Request("le", "order", 12345, time.Second)
 	a.BadNonce("le")
+	a.Speaks("le", 1)
+	a.Speaks("le", 2)
+	a.Speaks("old", 1)
+	a.V1Used("old")
 
 	got := scrape(t, m.Handler())
 	for _, line := range []string{
@@ -59,6 +63,9 @@ func TestMetrics_CountsByClassesThatStrangersCannotExtend(t *testing.T) {
 		`gatelodge_acme_requests_total{ca="le",code="none",endpoint="other"} 1`,
 		`gatelodge_acme_requests_total{ca="le",code="other",endpoint="order"} 1`,
 		`gatelodge_acme_bad_nonces_total{ca="le"} 1`,
+		`gatelodge_acme_protocol_version{ca="le"} 2`,
+		`gatelodge_acme_protocol_version{ca="old"} 1`,
+		`gatelodge_acme_v1_orders_total{ca="old"} 1`,
 		`gatelodge_build_info{go_version=`,
 		`go_goroutines `,
 	} {
