@@ -8,7 +8,7 @@ import (
 )
 
 // record counts the request and writes its line into the access log. What the client says about itself is escaped by the encoder and never more than
-// address, target and User-Agent: no Authorization, no Cookie.
+// address, target, User-Agent, and the fields that Settings.LogHeaders names.
 func (x *exchange) record() {
 	took := time.Since(x.start)
 	status := x.status
@@ -57,6 +57,9 @@ func (x *exchange) record() {
 	}
 	if x.err != nil {
 		add(zap.Error(x.err))
+	}
+	if x.state.logged != nil {
+		add(x.state.logged.field(x.r.Header))
 	}
 	entry.Write(fields[:n]...)
 }

@@ -104,6 +104,10 @@ type Settings struct {
 	// and closed when it was not used for a while. Nil: To is ignored.
 	OpenUpstream func(to string) (Upstream, error)
 
+	// LogHeaders names fields of requests that the access log shows, as they were sent on to the upstream, and "*" all of them; the values of those in LogRedact
+	// are left out. User-Agent is in the log in any case.
+	LogHeaders, LogRedact []string
+
 	// ClientAuth are the policies for client certificates that sites name. One that is incomplete is an error, used or not.
 	ClientAuth []ClientAuth
 }

@@ -70,6 +70,7 @@ type state struct {
 	passes   bool   // some site passes TLS through
 	asks     bool   // somebody is asked about names that clients bring, and may be told their address
 	altSvc   []string
+	logged   *logHeaders // nil for none
 }
 
 // door is how one gets into a site by TLS.
@@ -95,7 +96,7 @@ func (s *Server) newState(set Settings) (*state, error) {
 	if err := errors.Join(checkDefault(set, table), set.ProxyProtocol.check()); err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	st := &state{Settings: set, table: table, policies: policies, doors: make([]door, len(set.Sites)), plans: make([]plan, len(set.Sites))}
+	st := &state{Settings: set, table: table, policies: policies, logged: newLogHeaders(set.LogHeaders, set.LogRedact), doors: make([]door, len(set.Sites)), plans: make([]plan, len(set.Sites))}
 	var errs []error
 	for i := range set.Sites {
 		st.passes = st.passes || set.Sites[i].Passthrough != nil

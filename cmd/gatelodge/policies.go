@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"gatelodge/cmd/internal/config"
+	"gatelodge/cmd/internal/traces"
 	"gatelodge/proxy"
 	"gatelodge/proxy/policy"
 )
@@ -62,15 +63,21 @@ func (p policies) newPolicies(place string, cfg config.Policies, before policies
 		}
 		chain = append(chain, c.Wrap)
 	}
+	return join(chain...), nil
+}
+
+// join puts the first around the second, and so on; those that are nil are left out. It returns nil if all are.
+func join(chain ...wrap) wrap {
+	chain = slices.DeleteFunc(chain, func(w wrap) bool { return w == nil })
 	if len(chain) == 0 {
-		return nil, nil
+		return nil
 	}
 	return func(h http.Handler) http.Handler {
 		for _, w := range slices.Backward(chain) {
 			h = w(h)
 		}
 		return h
-	}, nil
+	}
 }
 
 // keep returns the policies with a memory: those of before, where nothing has changed about them.
@@ -133,4 +140,19 @@ func newForward(a config.Auth, open func(target string) (http.RoundTripper, erro
 	return policy.NewForward(policy.ForwardConfig{
 		URL: a.Forward, Copy: a.Copy, Timeout: a.Timeout, Transport: transport, Header: proxy.HeaderFor, Refuse: proxy.Refuse,
 	})
+}
+
+// newTrace is what is put around all sites to record their requests; nil if nothing is recorded.
+func newTrace(t *traces.Traces, sample float64) (wrap, error) {
+	if t == nil {
+		return nil, nil
+	}
+	p, err := policy.NewTrace(policy.TraceConfig{
+		Tracer: t.Tracer(), Sample: sample, Trusted: proxy.FromTrustedProxy,
+		Client: proxy.ClientOf, Host: proxy.HostOf, RequestID: proxy.RequestID, Status: proxy.StatusOf,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p.Wrap, nil
 }

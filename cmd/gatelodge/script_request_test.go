@@ -13,9 +13,12 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	"google.golang.org/protobuf/proto"
 )
 
 // request [-root FILE] [-via ADDRESS] [-X METHOD] [-H "NAME: VALUE"]... URL: writes status, all fields of the header and the body to the file "got". It
@@ -108,6 +111,36 @@ func scriptDecider(ts *testscript.TestScript, _ bool, args []string) {
 			return
 		}
 		w.Header().Set("Remote-User", "alice from "+r.Header.Get("X-Forwarded-For"))
+	}))
+	ts.Defer(srv.Close)
+	ts.Setenv(args[0], srv.URL)
+}
+
+// collect VAR FILE: starts a collector of OpenTelemetry that writes each span into the file as a line: trace, parent, name, status.
+func scriptCollect(ts *testscript.TestScript, _ bool, args []string) {
+	var mu sync.Mutex
+	file := ts.MkAbs(args[1])
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		var req collector.ExportTraceServiceRequest
+		if proto.Unmarshal(body, &req) != nil {
+			return
+		}
+		var lines strings.Builder
+		for _, rs := range req.ResourceSpans {
+			for _, ss := range rs.ScopeSpans {
+				for _, s := range ss.Spans {
+					fmt.Fprintf(&lines, "span trace=%x parent=%x %s %v\n", s.TraceId, s.ParentSpanId, s.Name, s.Attributes)
+				}
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err == nil {
+			_, _ = f.WriteString(lines.String())
+			_ = f.Close()
+		}
 	}))
 	ts.Defer(srv.Close)
 	ts.Setenv(args[0], srv.URL)

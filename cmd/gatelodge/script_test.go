@@ -47,6 +47,7 @@ func TestScripts(t *testing.T) {
 			"request":  scriptRequest,
 			"echo":     scriptEcho,
 			"decider":  scriptDecider,
+			"collect":  scriptCollect,
 		},
 	})
 }

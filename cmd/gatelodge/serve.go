@@ -17,6 +17,7 @@ import (
 	"gatelodge/acmeclient"
 	"gatelodge/cmd/internal/config"
 	"gatelodge/cmd/internal/metrics"
+	"gatelodge/cmd/internal/traces"
 	"gatelodge/proxy"
 	"gatelodge/proxy/certs"
 	"gatelodge/proxy/certs/localca"
@@ -29,6 +30,7 @@ type program struct {
 	log     *zap.Logger
 	access  *accessLog
 	metrics *metrics.Metrics
+	traces  *traces.Traces // nil without a collector
 
 	store     *store
 	responder *acmeclient.Responder
@@ -63,6 +65,11 @@ func newProgram(cfg *config.Config, load func() (*config.Config, error)) (_ *pro
 	}
 	if p.access, err = openAccessLog(cfg.Log.Access, cfg.Log.Format); err != nil {
 		return nil, err
+	}
+	if cfg.Trace.OTLP != "" {
+		if p.traces, err = traces.New(context.Background(), traces.Config{Endpoint: cfg.Trace.OTLP, Version: version, Logger: p.log.Named("traces")}); err != nil {
+			return nil, err
+		}
 	}
 	for _, w := range cfg.Warnings() {
 		p.log.Warn("configuration", zap.Error(&w))
@@ -133,7 +140,11 @@ func (p *program) newSettings(cfg *config.Config, cas []certs.CA) (*settings, er
 	if p.settings != nil {
 		before, kept = p.settings.pools, p.settings.policies
 	}
-	s, err := newSettings(cfg, cas, permission, before, kept, p.log.Named("upstream"))
+	trace, err := newTrace(p.traces, cfg.Trace.Sample)
+	if err != nil {
+		return nil, err
+	}
+	s, err := newSettings(cfg, cas, permission, before, kept, p.log.Named("upstream"), trace)
 	if err != nil {
 		return nil, err
 	}
@@ -282,11 +293,23 @@ func (p *program) close() {
 	if p.store != nil {
 		_ = p.store.Close()
 	}
+	if p.traces != nil {
+		p.sendTraces()
+	}
 	if p.access != nil {
 		_ = p.access.Close()
 	}
 	if p.log != nil {
 		_ = p.log.Sync()
+	}
+}
+
+// sendTraces sends what is recorded and not sent yet, unless that takes too long.
+func (p *program) sendTraces() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := p.traces.Close(ctx); err != nil {
+		p.log.Warn("traces not delivered", zap.Error(err))
 	}
 }
 

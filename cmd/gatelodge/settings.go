@@ -30,6 +30,7 @@ type settings struct {
 
 	policies policies
 	log      *zap.Logger // of the pools
+	trace    wrap        // around all sites; nil without
 }
 
 // pools are the upstreams by name. A reload keeps those that did not change, with their open connections.
@@ -41,8 +42,8 @@ type pool struct {
 }
 
 // newSettings builds the settings of cfg; cas are its issuers in order, the internal CA among them. Pools of before are used again.
-func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission, before pools, kept policies, log *zap.Logger) (*settings, error) {
-	s := &settings{pools: pools{}, policies: policies{}, log: log}
+func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission, before pools, kept policies, log *zap.Logger, trace wrap) (*settings, error) {
+	s := &settings{pools: pools{}, policies: policies{}, log: log, trace: trace}
 	table := &hostname.Table[certs.Policy]{}
 	var own []certs.Policy
 	var errs []error
@@ -79,6 +80,7 @@ func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission
 		From: cfg.Listen.ProxyProtocolFrom,
 	}
 	s.proxy.UnknownDefault = cfg.TLS.UnknownName == "default"
+	s.proxy.LogHeaders, s.proxy.LogRedact = cfg.Log.Headers, cfg.Log.Redact
 	s.proxy.NoTickets = cfg.TLS.SessionTickets == "off"
 	s.proxy.HandshakesPerClient = cfg.Listen.Limits.HandshakesPerIP.PerSecond()
 	s.proxy.RedirectHTTP = cfg.Listen.Redirect && len(cfg.Listen.HTTPS) > 0
@@ -121,7 +123,8 @@ func (s *settings) newSite(site config.ResolvedSite, before pools, kept policies
 	if ps.Upstream, err = s.pools.open(site, before, s.log); err != nil {
 		return ps, err
 	}
-	ps.Wrap, err = s.policies.newPolicies(site.Name, site.Policies, kept, s.opener(before))
+	own, err := s.policies.newPolicies(site.Name, site.Policies, kept, s.opener(before))
+	ps.Wrap = join(s.trace, own)
 	return ps, err
 }
 

@@ -476,13 +476,19 @@ type Log struct {
 	Level  string `toml:"level" restart:"yes" enum:"debug|info|warn|error"`
 
 	// Access is "stdout", "off" or a file.
-	Access string   `toml:"access" restart:"yes"`
-	Redact []string `toml:"redact"`
+	Access string `toml:"access" restart:"yes"`
+
+	// Headers are fields of requests that the access log shows, "*" all of them; of those in Redact only that they were there.
+	Headers []string `toml:"headers"`
+	Redact  []string `toml:"redact"`
 }
 
-// Trace sends spans to a collector.
+// Trace sends what is recorded about requests to a collector.
 type Trace struct {
-	OTLP   string  `toml:"otlp"`
+	// OTLP is the collector's URL, without a path for /v1/traces. Empty records nothing, and leaves the traceparent of requests as it is.
+	OTLP string `toml:"otlp" restart:"yes"`
+
+	// Sample is the part of the requests that is recorded, from 0 to 1; trusted proxies decide about theirs themselves.
 	Sample float64 `toml:"sample"`
 }
 

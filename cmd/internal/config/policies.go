@@ -76,3 +76,13 @@ func isFieldName(name string) bool {
 		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-')
 	})
 }
+
+func (v *validator) trace() {
+	t, src := &v.c.Trace, v.c.src.key("trace")
+	if u, err := url.Parse(t.OTLP); t.OTLP != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil) {
+		v.fault(src.key("otlp"), `write "http://127.0.0.1:4318"`, "%q is no http:// or https:// URL", withoutQuery(t.OTLP))
+	}
+	if !(t.Sample >= 0 && t.Sample <= 1) {
+		v.fault(src.key("sample"), "write a number from 0 to 1", "%v is no part of the requests", t.Sample)
+	}
+}

@@ -50,6 +50,7 @@ func (v *validator) all() {
 	v.onDemand()
 	v.upstreams()
 	v.sites()
+	v.trace()
 	v.process()
 }
 
