@@ -38,11 +38,15 @@ const (
 // RenewalInfo asks the CA when the certificate at the head of the chain should be renewed (RFC 9773). No account is needed. An error means that the caller's own
 // rules hold on, and the last window that the CA gave.
 func (c *Client) RenewalInfo(ctx context.Context, chain [][]byte) (RenewalInfo, error) {
+	return c.RenewalInfoOf(ctx, certificateID(chain))
+}
+
+// RenewalInfoOf is RenewalInfo for who has not the certificate at hand, but its id (RFC 9773 §4.1). The empty id is that of a certificate that has none.
+func (c *Client) RenewalInfoOf(ctx context.Context, id string) (RenewalInfo, error) {
 	later := RenewalInfo{NextCheck: time.Now().Add(renewalCheck)}
 	if err := c.open(); err != nil {
 		return later, err
 	}
-	id := certificateID(chain)
 	if id == "" {
 		return later, fmt.Errorf("%w: the certificate has no authority key identifier or no serial number", ErrNoRenewalInfo)
 	}

@@ -61,8 +61,8 @@ func (a *acmeIssuer) Issue(ctx context.Context, r *certs.Request) (*certs.Issued
 }
 
 // RenewalInfo implements certs.RenewalInformer.
-func (a *acmeIssuer) RenewalInfo(ctx context.Context, chain [][]byte) (certs.RenewalInfo, error) {
-	info, err := a.client.RenewalInfo(ctx, chain)
+func (a *acmeIssuer) RenewalInfo(ctx context.Context, id string) (certs.RenewalInfo, error) {
+	info, err := a.client.RenewalInfoOf(ctx, id)
 	if errors.Is(err, acmeclient.ErrNoRenewalInfo) {
 		err = fmt.Errorf("%w: %w", certs.ErrNoRenewalInfo, err)
 	}

@@ -327,7 +327,11 @@ func heapPerName(t testing.TB, names int) (heap, counted int) {
 	for i := range names {
 		install(i + 1)
 	}
-	h.m.index.flush(t.Context())
+	h.m.index.each(func(shard int) {
+		if _, _, err := h.m.index.sync(t.Context(), shard, false); err != nil {
+			t.Error(err)
+		}
+	})
 	for shard := range indexShards { // what is stored lies in memory here
 		if err := h.store.Delete(t.Context(), indexObject(shard)); err != nil {
 			t.Fatal(err)

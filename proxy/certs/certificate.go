@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"net"
 	"net/netip"
@@ -72,13 +71,8 @@ func covers(leaf *x509.Certificate, name string) bool {
 // serves reports whether it may still be shown to clients. One before its time is shown: our clock or the CA's is wrong, and the client decides.
 func (c *certificate) serves(now time.Time) bool { return c != nil && now.Before(c.until) }
 
-// spread is a number in [0, 1) of the certificate's own, the same in every process.
-func (c *certificate) spread() float64 {
-	return fraction(c.name, hex.EncodeToString(c.tls.Leaf.SerialNumber.Bytes()))
-}
-
 // firstCheck is when its CA is first asked about its renewal: within the hour, and early in a short life.
 func (c *certificate) firstCheck(now time.Time) time.Time {
 	life := c.tls.Leaf.NotAfter.Sub(c.tls.Leaf.NotBefore)
-	return now.Add(scale(min(firstWithin, life/20), c.spread()))
+	return now.Add(scale(min(firstWithin, life/20), c.identity().spread()))
 }

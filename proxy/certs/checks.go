@@ -24,15 +24,18 @@ func (p *planner) learn(name string, s suggestion) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	it := p.items[name]
-	if it == nil || !s.newerThan(it.said) {
-		return false
+	if it == nil || it.leaf != 0 && it.leaf != s.Leaf || !s.newerThan(it.said) {
+		return false // of another certificate, or no news
 	}
-	before := int64(0)
+	before, next := int64(0), unixTime(s.Next)
 	if it.said != nil {
 		before = it.said.Renew
 	}
+	if it.said != nil && it.said.Asked == 0 && it.checkPos >= 0 {
+		next = latest(next, it.check) // nobody asked while we were away: not all at once
+	}
 	it.said = &s
-	p.checkLocked(it, unixTime(s.Next))
+	p.checkLocked(it, next)
 	return before != s.Renew
 }
 
@@ -130,6 +133,13 @@ func (p *planner) awaitCheck(ctx context.Context) bool {
 	}
 }
 
+// leaveChecks asks at another time about the names of a shard that is not ours.
+func (p *planner) leaveChecks(names []string, at time.Time) {
+	for _, name := range names {
+		p.recheck(name, at.Add(scale(firstWithin, fraction(name))))
+	}
+}
+
 // dueChecks returns the names to ask about, by shard of the index. They are due again after hold, unless something else is said of them before.
 func (p *planner) dueChecks(now time.Time, hold time.Duration) map[int][]string {
 	p.mu.Lock()
@@ -137,8 +147,7 @@ func (p *planner) dueChecks(now time.Time, hold time.Duration) map[int][]string 
 	due := map[int][]string{}
 	for len(p.checks) > 0 && !p.checks[0].check.After(now) {
 		it := p.checks[0]
-		shard := indexShard(it.name)
-		due[shard] = append(due[shard], it.name)
+		due[int(it.shard)] = append(due[int(it.shard)], it.name)
 		p.checkLocked(it, now.Add(hold))
 	}
 	return due

@@ -26,6 +26,10 @@ type Config struct {
 
 	// Metrics may be nil.
 	Metrics Metrics
+
+	// Beat is how often the process tells others that share the Store that it lives; three and a half of them later they take over its renewals. Each costs two
+	// requests of the Store. Zero means 1 m; all processes must have the same.
+	Beat time.Duration
 }
 
 // Settings are what a reload may change. They are replaced whole and never modified (see Manager.Apply): certificates, flights, failures

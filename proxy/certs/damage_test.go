@@ -5,12 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"gatelodge/storage"
 	"gatelodge/storage/storagetest"
 )
 
@@ -99,7 +99,7 @@ func TestManager_StorageFaultsAtEachCall(t *testing.T) {
 		skips = 2 // each call fails once; when it does so makes the rest
 	}
 	for op, prefixes := range map[storagetest.Op][]string{
-		storagetest.Get: {"certs/", "pending/", "failures/", "index/"}, storagetest.PutIf: {"certs/", "pending/", "index/"},
+		storagetest.Get: {"certs/", "pending/", "failures/", "index/", "members"}, storagetest.PutIf: {"certs/", "pending/", "index/", "members"},
 		storagetest.Delete: {"pending/"}, storagetest.Lease: {"issue/"}, storagetest.Release: {"issue/"},
 	} {
 		for _, prefix := range prefixes {
@@ -391,24 +391,30 @@ func TestIndex_DamagedShardIsTold(t *testing.T) {
 }
 
 func FuzzIndexShard(f *testing.F) {
-	f.Add([]byte(`{"names":{"a.example.com":{"ca":"x","not_after":"2026-11-21T00:00:00Z","renew_at":"2026-10-21T00:00:00Z"}}}`))
-	f.Add([]byte(`{"names":{"a.example.com":{"ca":"x","not_after":"2026-11-21T00:00:00Z","ari":{"leaf":"18446744073709551615","start":1,"end":-1,"renew":5,"asked":3,"next":9}}}}`))
-	f.Add([]byte(`{"names":null}`))
-	f.Add([]byte(`[]`))
+	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	said := &suggestion{Leaf: 7, Start: 1, End: -1, Renew: 5, Asked: 3, Next: 9, URL: "https://ca.example/ why"}
+	full := &indexShardFile{Asker: "host/1/x", Until: now, Names: map[string]indexEntry{
+		"a.example.com":    {CA: "x y", NotAfter: now, RenewAt: now, Leaf: 1 << 63, ID: "a.b", Issued: now, Early: true, Said: said},
+		"_.example.com":    {CA: "x y", NotAfter: now.Add(time.Hour)},
+		"ipv6.2001:db8::1": {},
+	}}
+	f.Add(full.encode())
+	f.Add([]byte(indexFormat + "\n"))
+	f.Add([]byte(indexFormat + "\nn a 0 0 . 0 0 0 0 0\n"))
+	f.Add([]byte("{}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		store := storage.NewMemory()
-		if _, err := store.Put(t.Context(), indexObject(0), data); err != nil {
-			t.Skip()
+		file, err := decodeIndex(data)
+		if err != nil {
+			return
 		}
-		file, _, err := newIndex(store, quiet()).read(t.Context(), 0)
-		if err != nil || file.Names == nil {
-			t.Fatalf("%v, %v", file, err)
+		again, err := decodeIndex(file.encode())
+		if err != nil || !reflect.DeepEqual(again.Names, file.Names) || again.Asker != file.Asker {
+			t.Fatalf("%v\n%+v\n%+v", err, file, again)
 		}
 		file.apply(map[string]*indexEntry{"a.example.com": {}, "b.example.com": nil})
 		file.apply(map[string]*indexEntry{"a.example.com": {Said: &suggestion{Asked: 1}}})
-		due := []question{{name: "a.example.com", item: planItem{said: &suggestion{}}}, {name: "c.example.com", item: planItem{said: &suggestion{}}}}
-		if mine, heard := file.claim(due, time.Now()); len(mine)+len(heard) != len(due) {
-			t.Fatalf("claimed %d, heard of %d", len(mine), len(heard))
+		if others := file.claim("me", now, now.Add(time.Hour)); others.IsZero() != (file.Asker == "me") {
+			t.Fatalf("claimed: %v, %q", others, file.Asker)
 		}
 	})
 }

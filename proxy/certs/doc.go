@@ -41,10 +41,12 @@
 // # Its end
 //
 //  16. Now and then the CA is asked when it wants the certificate renewed, by one of all processes; the time is chosen once for the window it gives.
-//     (renewalinfo.go: Manager.inform, Manager.askRenewal) (claim.go: index.claim) (suggestion.go: suggestion.hear)
-//  17. When the certificate's time has come, listed or not, visited or not, a new one is ordered in the background while the old one serves.
-//     (schedule.go: renewal) (planner.go: Manager.plan, Manager.look)
-//  18. After a restart the planner knows every name, and what the CAs said, from a small index, without listing anything. (index.go: index.put, Manager.readIndex)
+//     (renewalinfo.go: Manager.inform, Manager.askRenewal) (suggestion.go: suggestion.hear)
+//  17. When the certificate's time has come, listed or not, visited or not, a new one is ordered in the background while the old one serves: by the process
+//     that has the name's share of the work, or by others if it is late. (schedule.go: renewal) (planner.go: Manager.plan, Manager.look, Manager.leftToOwner)
+//     (members.go: members.owns, members.beat)
+//  18. After a restart the planner knows every name, and what the CAs said, from a small index, without listing anything; by it the processes of a fleet tell each
+//     other what became of certificates. (index.go: index.put, index.sync) (indexkeep.go: Manager.readIndex, Manager.writeIndex)
 //  19. A certificate may have to go before its time. It is entered into a list that every process heeds, so that none serves it again.
 //     (revoke.go: Manager.Revoke, Manager.Compromised) (revocation.go: revocations.add) (heed.go: Manager.heedRevocations)
 //  20. What follows is done step by step, each found again after a crash: if others know its key, that is blocked for ever, and the certificate is replaced before

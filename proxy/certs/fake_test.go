@@ -39,7 +39,8 @@ type fakeCA struct {
 	change   func(*x509.Certificate)                     // nil, or what is wrong with what it signs
 	window   Window
 	calls    []call
-	orders   map[string]bool // by CSR: what a real CA would call an order
+	orders   map[string]bool              // by CSR: what a real CA would call an order
+	issued   map[string]*x509.Certificate // by the id of RFC 9773
 }
 
 type call struct {
@@ -68,7 +69,7 @@ func newFakeCA(t testing.TB, name string) *fakeCA {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &fakeCA{name: name, cert: cert, key: key, life: 90 * 24 * time.Hour, orders: map[string]bool{}}
+	return &fakeCA{name: name, cert: cert, key: key, life: 90 * 24 * time.Hour, orders: map[string]bool{}, issued: map[string]*x509.Certificate{}}
 }
 
 func (c *fakeCA) Name() string { return c.name }
@@ -115,6 +116,13 @@ func (c *fakeCA) Issue(ctx context.Context, r *Request) (*Issued, error) {
 	if err != nil {
 		return nil, err
 	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	c.issued[renewalID(leaf)] = leaf
+	c.mu.Unlock()
 	return &Issued{Chain: [][]byte{der, c.cert.Raw}, Renewal: window, Notes: map[string]string{"order": "1"}}, nil
 }
 
@@ -233,7 +241,7 @@ func (h *house) open() *Manager {
 
 func (h *house) openOn(store storage.Store) *Manager {
 	h.t.Helper()
-	m, err := New(Config{Store: store, Logger: h.log}, h.set)
+	m, err := New(Config{Store: store, Logger: h.log, Beat: time.Hour}, h.set)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package certs
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -15,69 +14,82 @@ import (
 )
 
 const (
-	indexBatch  = 200 * time.Millisecond // changes are collected for so long before they are written
+	indexBatch  = 200 * time.Millisecond // new names are collected for so long before they are written
 	indexRetry  = 10 * time.Second       // after trouble with storage
-	indexReread = 6 * time.Hour          // for names that other processes obtained
+	indexEach   = 2 * time.Second        // other changes are collected for so long for each name there is,
+	indexSeldom = 4 * time.Hour          // and for that long at most
+	indexReread = 8 * time.Hour          // for what other processes did
+	indexHands  = 8                      // shards read or written together
 )
 
-// indexEntry is what the index says of a name. The certificate itself decides; the index only says that there is one.
-type indexEntry struct {
-	CA       string    `json:"ca,omitempty"`
-	NotAfter time.Time `json:"not_after"`
-	RenewAt  time.Time `json:"renew_at"` // by its lifetime
-
-	// Said is what the CA said of it, nil if it was not asked. What one process heard, the others hold to.
-	Said *suggestion `json:"ari,omitempty"`
-}
-
-// indexShardFile is one object of the index. Fields of newer programs are lost when it is written: the index can always be told again.
-type indexShardFile struct {
-	Names map[string]indexEntry `json:"names"`
-}
-
-// index tells the planner, after a restart, of names that nobody has visited since, and all processes what CAs said of certificates. It lies in storage in shards, written by compare-and-swap after the
-// certificates themselves; so it may lack a name for a moment, or for as long as nobody visits it after a crash in between: each
-// certificate that is loaded is entered again. What did not come by an order is entered by an Indexer, and Reindex makes all of it anew.
+// index tells the planner, after a restart, of names that nobody has visited since, and all processes what became of each certificate and what CAs said of it. It
+// lies in storage in shards, written by compare-and-swap after the certificates themselves; so it may lack a name for a moment, or for as long as nobody
+// visits it after a crash in between: each certificate that is loaded is entered again. What did not come by an order is entered by an Indexer, and Reindex makes all of
+// it anew.
+//
+// A name that is new is written soon. Everything else is collected: a million names are planned with a few writes of each shard a day. Who believes an old
+// entry looks at a certificate too early, and sees that.
 type index struct {
 	store storage.Store
 	log   *zap.Logger
+	self  string        // see members
 	wake  chan struct{} // has room for one: there are changes
+	names func() int    // how many there are
 
-	mu      sync.Mutex // guards changes
+	mu      sync.Mutex // guards what follows
 	changes [indexShards]map[string]*indexEntry
+	due     [indexShards]time.Time // when the changes are to be written
+	read    [indexShards]time.Time // when we saw it last
+	asking  [indexShards]time.Time // until then only we ask about its certificates
 }
 
-func newIndex(store storage.Store, log *zap.Logger) *index {
-	return &index{store: store, log: log, wake: make(chan struct{}, 1)}
+func newIndex(store storage.Store, log *zap.Logger, self string, names func() int) *index {
+	return &index{store: store, log: log, self: self, names: names, wake: make(chan struct{}, 1)}
 }
 
-// put enters the certificate, soon.
-func (x *index) put(c *certificate) { x.change(c.name, entryOf(c)) }
-
-// told enters what the CA said of the certificate, soon.
-func (x *index) told(c *certificate, s suggestion) {
-	e := entryOf(c)
-	e.Said = &s
-	x.change(c.name, e)
+// put enters the certificate: at once if its name is new.
+func (x *index) put(c *certificate, renewAt time.Time, isNew bool) {
+	wait := x.pause()
+	if isNew {
+		wait = indexBatch
+	}
+	x.change(c.name, entryOf(c, renewAt), wait)
 }
 
-func entryOf(c *certificate) *indexEntry {
-	return &indexEntry{CA: c.ca, NotAfter: c.tls.Leaf.NotAfter, RenewAt: c.renewAt}
+// told enters what the CA said of the certificate.
+func (x *index) told(e indexEntry, name string) { x.change(name, &e, x.pause()) }
+
+func entryOf(c *certificate, renewAt time.Time) *indexEntry {
+	i := c.identity()
+	return &indexEntry{CA: c.ca, NotAfter: i.ends, RenewAt: renewAt.UTC().Truncate(time.Second), Leaf: i.leaf, ID: i.id, Issued: i.issued.UTC().Truncate(time.Second), Early: i.early}
 }
 
 // remove takes the name out, soon.
-func (x *index) remove(name string) { x.change(name, nil) }
+func (x *index) remove(name string) { x.change(name, nil, indexBatch) }
 
-func (x *index) change(name string, e *indexEntry) {
+// pause is for how long changes are collected: a few names are written quickly, many seldom.
+func (x *index) pause() time.Duration {
+	return min(max(time.Duration(x.names())*indexEach, indexBatch), indexSeldom)
+}
+
+func (x *index) change(name string, e *indexEntry, wait time.Duration) {
+	now := time.Now()
 	x.mu.Lock()
 	shard := indexShard(name)
 	if x.changes[shard] == nil {
 		x.changes[shard] = map[string]*indexEntry{}
 	}
-	if old := x.changes[shard][name]; old != nil && e != nil && e.Said == nil {
+	switch old := x.changes[shard][name]; {
+	case old == nil || e == nil || e.same(*old) && e.Said != nil:
+	case e.same(*old):
 		e.Said = old.Said // not written yet
+	case old.Issued.After(e.Issued):
+		e = old // what we heard is about the one before
 	}
 	x.changes[shard][name] = e
+	if due := now.Add(wait); x.due[shard].IsZero() || due.Before(x.due[shard]) {
+		x.due[shard] = due
+	}
 	x.mu.Unlock()
 	select {
 	case x.wake <- struct{}{}:
@@ -85,107 +97,116 @@ func (x *index) change(name string, e *indexEntry) {
 	}
 }
 
-// write stores changes until ctx ends, and then what is left.
-func (x *index) write(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-			defer cancel()
-			x.flush(last)
-			return
-		case <-x.wake:
-		}
-		pause := indexBatch
-		for {
-			if !sleep(ctx, pause) || x.flush(ctx) {
-				break
-			}
-			pause = indexRetry
+// next returns the shards whose changes are to be written, or else how long it is until there are some.
+func (x *index) next(now time.Time) (shards []int, wait time.Duration) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	wait = time.Hour
+	for shard, due := range x.due {
+		switch {
+		case due.IsZero():
+		case !due.After(now):
+			shards = append(shards, shard)
+		default:
+			wait = min(wait, due.Sub(now))
 		}
 	}
+	return shards, wait
 }
 
-// flush stores all changes. It reports whether none is left.
-func (x *index) flush(ctx context.Context) bool {
-	done := true
-	for shard := range indexShards {
-		changes := x.taken(shard)
-		if len(changes) == 0 {
-			continue
-		}
-		if err := x.merge(ctx, shard, changes); err != nil {
-			done = false
-			x.log.Warn("index could not be written, trying again", zap.Int("shard", shard), zap.Error(err))
-			x.mu.Lock()
-			maps.Copy(changes, x.changes[shard]) // what came meanwhile is newer
-			x.changes[shard] = changes
-			x.mu.Unlock()
-		}
-	}
-	return done
-}
-
-// taken returns the changes of a shard, which are the caller's from now on.
-func (x *index) taken(shard int) map[string]*indexEntry {
+// take returns the shard's changes, and forgets them.
+func (x *index) take(shard int) map[string]*indexEntry {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	changes := x.changes[shard]
-	x.changes[shard] = nil
+	x.changes[shard], x.due[shard] = nil, time.Time{}
 	return changes
 }
 
-// merge brings the changes into a shard by compare-and-swap.
-func (x *index) merge(ctx context.Context, shard int, changes map[string]*indexEntry) error {
+// pending reports whether the shard has changes that are not written.
+func (x *index) pending(shard int) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.changes[shard]) > 0
+}
+
+// giveBack keeps changes that could not be written. What came meanwhile is newer.
+func (x *index) giveBack(shard int, changes map[string]*indexEntry) {
+	if len(changes) == 0 {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	maps.Copy(changes, x.changes[shard])
+	x.changes[shard], x.due[shard] = changes, time.Now().Add(indexRetry)
+}
+
+// sync writes the shard's changes, if there are any, and returns what is there then. With ask, it makes us the one who asks about its certificates for as long as
+// changes are collected; others is until when another process does instead.
+func (x *index) sync(ctx context.Context, shard int, ask bool) (file *indexShardFile, others time.Time, err error) {
+	changes := x.take(shard)
+	defer func() {
+		if err != nil {
+			x.giveBack(shard, changes)
+		}
+	}()
 	for range 10 {
-		file, version, err := x.read(ctx, shard)
-		if err != nil {
-			return err
+		var version storage.Version
+		if file, version, err = x.load(ctx, shard); err != nil {
+			return nil, time.Time{}, err
 		}
-		if !file.apply(changes) {
-			return nil
+		now := time.Now()
+		changed := file.apply(changes)
+		until := file.Until
+		if ask = ask || changed && x.self != "" && file.Asker == x.self; ask {
+			until = now.Add(x.pause() + infoHold)
+			others = file.claim(x.self, now, until)
 		}
-		data, err := json.Marshal(file)
-		if err != nil {
-			return fmt.Errorf("encode index: %w", err)
+		if changed || ask && others.IsZero() {
+			err = x.write(ctx, shard, file, version)
 		}
-		if _, err = x.store.PutIf(ctx, indexObject(shard), data, version); !errors.Is(err, storage.ErrConflict) {
-			return err
+		if err == nil {
+			x.mu.Lock()
+			x.read[shard] = now
+			if ask && others.IsZero() {
+				x.asking[shard] = until
+			}
+			x.mu.Unlock()
+			return file, others, nil
 		}
-	}
-	return fmt.Errorf("write %s: %w", indexObject(shard), storage.ErrConflict)
-}
-
-// apply reports whether anything changed.
-func (f *indexShardFile) apply(changes map[string]*indexEntry) bool {
-	changed := false
-	for name, e := range changes {
-		old, there := f.Names[name]
-		switch {
-		case e == nil && there:
-			delete(f.Names, name)
-			changed = true
-		case e != nil && (!there || old.CA != e.CA || !old.NotAfter.Equal(e.NotAfter)):
-			f.Names[name] = *e
-			changed = true
-		case e != nil && e.Said != nil && e.Said.newerThan(old.Said):
-			old.Said = e.Said
-			f.Names[name] = old
-			changed = true
+		if !errors.Is(err, storage.ErrConflict) {
+			return nil, time.Time{}, err
 		}
 	}
-	return changed
+	return nil, time.Time{}, err
 }
 
-// read returns a shard. A damaged one is put aside and begun anew: names enter it again as they are loaded or renewed.
-func (x *index) read(ctx context.Context, shard int) (*indexShardFile, storage.Version, error) {
+func (x *index) write(ctx context.Context, shard int, file *indexShardFile, v storage.Version) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	file := &indexShardFile{}
+	if _, err := x.store.PutIf(ctx, indexObject(shard), file.encode(), v); err != nil {
+		return fmt.Errorf("write %s: %w", indexObject(shard), err)
+	}
+	return nil
+}
+
+// asks reports whether only we ask about the shard's certificates, for a while yet.
+func (x *index) asks(shard int, now time.Time) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return now.Add(infoTimeout).Before(x.asking[shard])
+}
+
+// load returns a shard. A damaged one is put aside and begun anew: names enter it again as they are loaded or renewed.
+func (x *index) load(ctx context.Context, shard int) (*indexShardFile, storage.Version, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	file := &indexShardFile{Names: map[string]indexEntry{}}
 	object := indexObject(shard)
 	data, version, err := x.store.Get(ctx, object)
 	if err == nil {
-		if bad := json.Unmarshal(data, file); bad != nil {
+		var bad error
+		if file, bad = decodeIndex(data); bad != nil {
 			err = storage.NewCorruptError(object, data, bad)
 		}
 	}
@@ -193,78 +214,61 @@ func (x *index) read(ctx context.Context, shard int) (*indexShardFile, storage.V
 		if err := storage.Quarantine(ctx, x.store, object, err, x.log); err != nil {
 			return nil, "", err
 		}
-		file, err = &indexShardFile{}, storage.ErrNotExist
+		return &indexShardFile{Names: map[string]indexEntry{}}, "", nil
 	}
-	if err != nil && !errors.Is(err, storage.ErrNotExist) {
+	if errors.Is(err, storage.ErrNotExist) {
+		return file, "", nil
+	}
+	if err != nil {
 		return nil, "", fmt.Errorf("read index: %w", err)
-	}
-	if file.Names == nil {
-		file.Names = map[string]indexEntry{}
 	}
 	return file, version, nil
 }
 
-// readIndex tells the planner of the names in the index: after the start, and now and then for what other processes obtained.
-func (m *Manager) readIndex(ctx context.Context) {
-	for first := true; ; first = false {
-		names, unclaimed := 0, 0
-		for shard := range indexShards {
-			file, _, err := m.index.read(ctx, shard)
-			for err != nil {
-				if ctx.Err() == nil {
-					m.log.Warn("index cannot be read, trying again", zap.Error(err))
-				}
-				if !sleep(ctx, indexRetry) {
-					return
-				}
-				file, _, err = m.index.read(ctx, shard)
-			}
-			for name, e := range file.Names {
-				names++
-				if _, ok := m.rules.Load().managed(name); !ok {
-					unclaimed++
-				}
-				m.readEntry(name, e)
-			}
-		}
-		if first && names > 0 {
-			m.log.Info("stored certificates known", zap.Int("names", names), zap.Int("claimed_by_no_site", unclaimed))
-		}
-		if !sleep(ctx, indexReread) {
+// leave writes what is left, and lets others ask about the shards that we asked about.
+func (x *index) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	x.each(func(shard int) {
+		if !x.pending(shard) && !x.asks(shard, time.Now()) {
 			return
 		}
-	}
+		changes := x.take(shard)
+		err := storage.ErrConflict
+		for try := 0; try < 5 && errors.Is(err, storage.ErrConflict); try++ {
+			var file *indexShardFile
+			var version storage.Version
+			if file, version, err = x.load(ctx, shard); err != nil {
+				break
+			}
+			changed := file.apply(changes)
+			if ours := file.Asker == x.self; ours || changed {
+				if ours {
+					file.Asker, file.Until = "", time.Time{}
+				}
+				err = x.write(ctx, shard, file, version)
+			}
+		}
+		if err != nil {
+			x.log.Warn("index could not be written at the end, who reads it sees that later", zap.Int("shard", shard), zap.Error(err))
+		}
+	})
 }
 
-// readEntry takes a name into planning, and what its CA said of its certificate.
-func (m *Manager) readEntry(name string, e indexEntry) {
-	now := time.Now()
-	soon := now.Add(scale(firstWithin, fraction(name)))
-	it, known := m.planner.get(name)
-	if it.ca == "" {
-		m.planner.note(name, e.CA, e.NotAfter, e.RenewAt)
+// each calls f for every shard, some at a time.
+func (x *index) each(f func(shard int)) {
+	var hands sync.WaitGroup
+	shards := make(chan int)
+	for range indexHands {
+		hands.Go(func() {
+			for shard := range shards {
+				f(shard)
+			}
+		})
 	}
-	switch {
-	case e.Said == nil && it.said == nil:
-		m.planner.watch(name, 0, soon)
-	case e.Said != nil && known && it.ca == "":
-		m.planner.learn(name, *e.Said) // it is looked at soon, which plans it
-	case e.Said != nil:
-		m.learn(name, *e.Said)
+	for shard := range indexShards {
+		shards <- shard
 	}
-	if e.Said != nil && e.Said.Next < now.Unix() { // nobody asked while we were away: not all at once
-		m.planner.recheck(name, soon)
-	}
-}
-
-// sleep waits and reports whether ctx still lives.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
+	close(shards)
+	hands.Wait()
 }

@@ -2,7 +2,6 @@ package certs
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -31,7 +30,7 @@ func NewIndexer(store storage.Store, renewAt float64, log *zap.Logger) *Indexer 
 	if renewAt == 0 {
 		renewAt = defaultRenewAt
 	}
-	return &Indexer{index: newIndex(store, log), ratio: renewAt}
+	return &Indexer{index: newIndex(store, log, "", func() int { return 0 }), ratio: renewAt}
 }
 
 // Stored enters the certificate that is stored for a name, which may be a wildcard. It writes now and then; Flush writes the rest. A bundle that could not serve
@@ -41,7 +40,7 @@ func (x *Indexer) Stored(ctx context.Context, name string, b *storage.Bundle) er
 	if err != nil {
 		return nil
 	}
-	x.index.put(cert)
+	x.index.put(cert, cert.renewAt, true)
 	x.mu.Lock()
 	x.count++
 	full := x.count >= indexTogether
@@ -72,10 +71,9 @@ func (x *Indexer) StoredObject(ctx context.Context, object string, data []byte) 
 func (x *Indexer) Flush(ctx context.Context) error {
 	var errs []error
 	for shard := range indexShards {
-		if changes := x.index.taken(shard); len(changes) > 0 {
-			if err := x.index.merge(ctx, shard, changes); err != nil {
-				errs = append(errs, err)
-			}
+		if x.index.pending(shard) {
+			_, _, err := x.index.sync(ctx, shard, false)
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
@@ -163,7 +161,7 @@ func (r *reindexing) object(ctx context.Context, object string) error {
 // prune takes out of a shard the names that have no certificate. Only an entry that was seen is removed: one that comes meanwhile has its certificate.
 func (r *reindexing) prune(ctx context.Context, shard int) error {
 	for range 10 {
-		file, version, err := r.index.read(ctx, shard)
+		file, version, err := r.index.load(ctx, shard)
 		if err != nil {
 			return err
 		}
@@ -184,11 +182,7 @@ func (r *reindexing) prune(ctx context.Context, shard int) error {
 		for _, name := range gone {
 			delete(file.Names, name)
 		}
-		data, err := json.Marshal(file)
-		if err != nil {
-			return fmt.Errorf("encode index: %w", err)
-		}
-		if _, err = r.store.PutIf(ctx, indexObject(shard), data, version); err == nil {
+		if err = r.index.write(ctx, shard, file, version); err == nil {
 			r.report.Removed += len(gone)
 		}
 		if !errors.Is(err, storage.ErrConflict) {

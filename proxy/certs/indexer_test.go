@@ -18,7 +18,7 @@ func (h *house) entries() map[string]indexEntry {
 	h.store.Set()
 	all := map[string]indexEntry{}
 	for shard := range indexShards {
-		file, _, err := newIndex(h.store, quiet()).read(context.Background(), shard)
+		file, _, err := newIndex(h.store, quiet(), "", func() int { return 0 }).load(context.Background(), shard)
 		if err != nil {
 			h.t.Fatal(err)
 		}
@@ -87,14 +87,16 @@ func TestReindex_TakesOutWhatHasNoCertificateAndKeepsWhatCAsSaid(t *testing.T) {
 		h.must("gone.example.com")
 		time.Sleep(time.Second)
 		h.m.Close()
-		x := newIndex(h.store, quiet())
+		x := newIndex(h.store, quiet(), "", func() int { return 0 })
 		cert, _, err := h.m.fetch(t.Context(), "a.example.com")
 		if err != nil {
 			t.Fatal(err)
 		}
-		x.told(cert, suggestion{Leaf: cert.leaf(), Asked: 7, Next: 8, Renew: 9})
-		if !x.flush(t.Context()) {
-			t.Fatal("index not written")
+		e := entryOf(cert, cert.renewAt)
+		e.Said = &suggestion{Leaf: cert.leaf(), Asked: 7, Next: 8, Renew: 9}
+		x.told(*e, cert.name)
+		if _, _, err := x.sync(t.Context(), indexShard(cert.name), false); err != nil {
+			t.Fatal(err)
 		}
 		if err := h.store.Delete(t.Context(), certObject("gone.example.com")); err != nil {
 			t.Fatal(err)

@@ -92,7 +92,9 @@ type ExplainedFailure interface {
 // A RenewalInformer is an Issuer that can say when a certificate should be renewed (RFC 9773). An error that wraps ErrNoRenewalInfo says that the CA has no such
 // information for the certificate; any other that it gives none now, or none that makes sense. It MUST honour ctx, and MUST NOT wait out a Retry-After.
 type RenewalInformer interface {
-	RenewalInfo(ctx context.Context, chain [][]byte) (RenewalInfo, error)
+	// RenewalInfo is about the certificate with that id (RFC 9773 §4.1: authority key identifier and serial number): a million certificates are asked
+	// about four times a day, so none is read from storage for that.
+	RenewalInfo(ctx context.Context, id string) (RenewalInfo, error)
 }
 
 // RenewalInfo is the CA's present advice.

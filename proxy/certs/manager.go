@@ -38,6 +38,7 @@ type Manager struct {
 	budgets   *budgets
 	planner   *planner
 	index     *index
+	members   *members
 
 	informants  informants
 	revocations *revocations
@@ -67,7 +68,8 @@ func New(cfg Config, s Settings) (*Manager, error) {
 		informants: informants{m: map[string]*informant{}},
 	}
 	m.revocations = newRevocations(m.store, m.log)
-	m.failures, m.index, m.queue = newFailures(m.store, m.log), newIndex(m.store, m.log), newQueue(m.log)
+	m.members = newMembers(m.store, m.log, cfg.Beat)
+	m.failures, m.index, m.queue = newFailures(m.store, m.log), newIndex(m.store, m.log, m.members.self, m.planner.size), newQueue(m.log)
 	m.budgets = newBudgets(m.store, m.log)
 	m.queue.run, m.queue.cas, m.queue.tenant = m.obtain, m.casFor, func(name string) string { return m.rules.Load().tenant(name) }
 	if m.metrics == nil {
@@ -91,7 +93,7 @@ func (m *Manager) Start(ctx context.Context) error {
 	}
 	m.ctx, m.cancel = context.WithCancel(ctx)
 	m.queue.start(m.ctx)
-	for _, f := range []func(context.Context){m.plan, m.readIndex, m.inform, m.index.write, m.queue.patrol, m.watchFiles, m.resumeRevocations, m.budgets.giveBack} {
+	for _, f := range []func(context.Context){m.plan, m.share, m.readIndex, m.inform, m.writeIndex, m.queue.patrol, m.watchFiles, m.resumeRevocations, m.budgets.giveBack} {
 		m.work.Go(func() { f(m.ctx) })
 	}
 	return nil
@@ -129,6 +131,9 @@ func (m *Manager) Apply(s Settings) error {
 	m.queue.apply(r.InFlight, r.Failover)
 	return nil
 }
+
+// share shares the planning with other processes, until ctx ends.
+func (m *Manager) share(ctx context.Context) { m.members.beat(ctx, m.planner.gained) }
 
 // goWork runs f under the Manager's own context, and reports whether the Manager runs.
 func (m *Manager) goWork(f func(ctx context.Context)) bool {

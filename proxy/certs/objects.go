@@ -11,7 +11,8 @@ import (
 //	certs/<name>      chain, key and metadata of a certificate, one object (storage.Bundle)
 //	pending/<name>    key and CSR of an order, stored before the CA is asked
 //	failures/<name>   what went wrong last, and when to try again
-//	index/<NN>        which names have a certificate, and when it ends: for the planner after a restart
+//	index/<NN>        which names have a certificate, when it ends, what its CA said: for the planner
+//	members           the processes that share the planning
 //	budget/<kind>/... what the fleet has ordered lately (see ledger.go)
 //	issue/<name>      the lease of whoever orders (leases have a space of their own)
 //	revocations       which certificates must not be served (see revocation.go)
@@ -42,7 +43,7 @@ func fileName(name string) string {
 	return name
 }
 
-// indexShards is how many objects the index has: 64 reads at start, and 16,000 names or 3 MB in each at a million names whose CAs say when to renew.
+// indexShards is how many objects the index has: 64 reads at start, and 16,000 names or 2 MB in each at a million names.
 const indexShards = 64
 
 func indexShard(name string) int { return int(hash64(name) % indexShards) }

@@ -160,8 +160,8 @@ func (m *Manager) heldBack(name string) error {
 func (m *Manager) install(cert *certificate) {
 	m.take(cert)
 	m.absent.forget(cert.name)
-	if m.planner.note(cert.name, cert.ca, cert.tls.Leaf.NotAfter, cert.renewAt) {
-		m.index.put(cert)
+	if news, first := m.planner.note(cert, cert.renewAt); news {
+		m.index.put(cert, m.renewAt(cert), first)
 	}
 	m.planner.watch(cert.name, cert.leaf(), cert.firstCheck(time.Now()))
 	m.planner.plan(cert.name, m.renewAt(cert))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"sync"
 	"time"
+	"unique"
 
 	"go.uber.org/zap"
 )
@@ -18,35 +19,47 @@ const (
 
 	// forgetAfter is how long after its end an on-demand certificate is still renewed. A visitor brings the name back.
 	forgetAfter = 14 * 24 * time.Hour
+
+	ownerLate    = 0.2              // of the life that is left: after that, others renew what the owner of the shard has not renewed
+	ownerFirst   = 5 * time.Second  // that the owner is ahead with names that have no certificate
+	gainedWithin = 10 * time.Minute // over which names are spread that another process should have looked at
+	backlogPause = time.Second      // while the queue is full of renewals
 )
 
 // planner knows when to look at a name next: every name that has a certificate or should have one, whether visited or not. It is a heap of times
-// with one goroutine; what is to be done is seen when the time has come, in Manager.look.
+// with one goroutine; what is to be done is seen when the time has come, in Manager.look. Every process knows all names, so that it can take over at once; it
+// acts for those in shards of the index that are its own (see members), and for others only when their owner is late.
 type planner struct {
 	mu    sync.Mutex // guards what follows
 	items map[string]*planItem
 	due   dueHeap
+	ready readyHeap     // those whose time has come
 	wake  chan struct{} // has room for one: the earliest time has changed
 
 	checks    checkHeap // see checks.go
 	checkWake chan struct{}
 }
 
-// planItem is what the planner knows of a name, about 350 bytes with what its CA said.
+// planItem is what the planner knows of a name, about 400 bytes with what its CA said.
 type planItem struct {
-	name  string
+	identity        // of the certificate, as far as known
+	ca       string // of the certificate; empty if we have not seen one
+
 	due   time.Time
-	pos   int       // in the heap; -1 while it is being looked at or has no time
-	tries int       // troubles with storage in a row
-	ca    string    // of the certificate; empty if we have not seen one
-	ends  time.Time // of the certificate
+	pos   int    // in one of the heaps; -1 while it is being looked at or has no time
+	rank  uint64 // in the heap of those that are ready
+	tries int    // troubles with storage in a row
 
 	said     *suggestion // replaced, never modified; nil until we have seen a certificate
 	check    time.Time   // when its CA is asked about it
 	checkPos int         // in that heap; -1 while it has no time
 	misses   int8        // questions in a row without an answer
 
+	shard   uint8
+	isReady bool // pos is in the heap of those that are ready
 	resting bool // nobody claims it
+	waited  bool // its time has come once, and it was left to the owner of its shard
+	stale   bool // the certificate in memory is not the one that is stored
 }
 
 func newPlanner() *planner {
@@ -58,8 +71,62 @@ func (p *planner) plan(name string, due time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	it := p.itemLocked(name)
-	it.tries, it.resting = 0, false
+	it.tries, it.resting, it.waited, it.stale = 0, false, false, false
 	p.planLocked(it, due)
+}
+
+// refresh looks at the stored certificate although the one in memory seems good.
+func (p *planner) refresh(name string, at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if it := p.items[name]; it != nil {
+		it.stale = true
+		p.planLocked(it, earliest(at, it.dueOr(at)))
+	}
+}
+
+// dueOr is when the item is due, or the other time if it has none.
+func (it *planItem) dueOr(other time.Time) time.Time {
+	if it.pos < 0 {
+		return other
+	}
+	return it.due
+}
+
+// leave lets the owner of the name's shard act first: it is looked at again after a pause. It reports false if the owner has had its time.
+func (p *planner) leave(name string, pause time.Duration) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	it := p.itemLocked(name)
+	if it.waited {
+		return false
+	}
+	it.waited = true
+	p.planLocked(it, time.Now().Add(pause))
+	return true
+}
+
+// gained looks at names whose shards have become ours, if their time has come, and plans the questions to their CAs.
+func (p *planner) gained(shards []int) {
+	ours := [indexShards]bool{}
+	for _, shard := range shards {
+		ours[shard] = true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	for _, it := range p.items {
+		if !ours[it.shard] {
+			continue
+		}
+		if it.waited {
+			it.waited = false
+			p.planLocked(it, now.Add(scale(gainedWithin, fraction(it.name))))
+		}
+		if it.said != nil {
+			p.checkLocked(it, latest(unixTime(it.said.Next), now.Add(scale(firstWithin, fraction(it.name)))))
+		}
+	}
 }
 
 // rest looks again in a day: no site claims the name just now.
@@ -102,24 +169,50 @@ func (p *planner) retry(name string, keep bool) {
 	p.planLocked(it, time.Now().Add(pause))
 }
 
-// note tells what is known of the name's certificate, and reports whether that is news. It plans a look if the name was not known.
-func (p *planner) note(name, ca string, ends, renewAt time.Time) bool {
+// note tells what is known of the name's certificate. It reports whether that is news, and whether it is the first we hear of. It plans a look if the name was not known.
+func (p *planner) note(c *certificate, renewAt time.Time) (news, first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, known := p.items[name]
-	it := p.itemLocked(name)
-	news := it.ca != ca || !it.ends.Equal(ends)
-	it.ca, it.ends = ca, ends
+	_, known := p.items[c.name]
+	it := p.itemLocked(c.name)
+	first = it.ca == ""
+	news = first || it.ca != c.ca || it.leaf != c.leaf() || !it.ends.Equal(c.tls.Leaf.NotAfter)
+	it.identity, it.ca = c.identity(), c.ca
 	if !known {
 		p.planLocked(it, renewAt)
 	}
-	return news
+	return news, first
+}
+
+// hear takes over what the index says of a name. It reports whether another process has replaced the certificate that we knew.
+func (p *planner) hear(name string, e indexEntry, soon time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	it, known := p.items[name]
+	if known && it.ca != "" && (it.leaf == e.Leaf && it.ends.Equal(e.NotAfter) || it.issued.After(e.Issued)) {
+		return false
+	}
+	if !known {
+		it = p.itemLocked(name)
+	}
+	replaced := it.ca != ""
+	it.identity = identity{it.name, e.Leaf, e.ID, e.Issued, e.NotAfter, e.Early}
+	it.ca = unique.Make(e.CA).Value()
+	if !known || replaced && !it.resting {
+		it.waited = false
+		p.planLocked(it, e.RenewAt)
+	}
+	if it.said == nil || it.said.Leaf != e.Leaf {
+		it.said, it.misses = &suggestion{Leaf: e.Leaf}, 0
+		p.checkLocked(it, soon)
+	}
+	return replaced
 }
 
 func (p *planner) itemLocked(name string) *planItem {
 	it := p.items[name]
 	if it == nil {
-		it = &planItem{name: name, pos: -1, checkPos: -1}
+		it = &planItem{identity: identity{name: name}, pos: -1, checkPos: -1, shard: uint8(indexShard(name))}
 		p.items[name] = it
 	}
 	return it
@@ -127,6 +220,9 @@ func (p *planner) itemLocked(name string) *planItem {
 
 func (p *planner) planLocked(it *planItem, due time.Time) {
 	it.due = due
+	if it.isReady {
+		heap.Remove(&p.ready, it.pos)
+	}
 	if it.pos < 0 {
 		heap.Push(&p.due, it)
 	} else {
@@ -147,7 +243,9 @@ func (p *planner) forget(name string) {
 		return
 	}
 	delete(p.items, name)
-	if it.pos >= 0 {
+	if it.isReady {
+		heap.Remove(&p.ready, it.pos)
+	} else if it.pos >= 0 {
 		heap.Remove(&p.due, it.pos)
 	}
 	if it.checkPos >= 0 {
@@ -162,17 +260,34 @@ func (p *planner) knows(name string) bool {
 	return p.items[name] != nil
 }
 
-// next takes a name that is due, or returns how long it is until one is.
+// next takes the most urgent of the names that are due, or returns how long it is until one is.
 func (p *planner) next(now time.Time) (name string, wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.due) == 0 {
+	for len(p.due) > 0 && !p.due[0].due.After(now) {
+		it := heap.Pop(&p.due).(*planItem)
+		it.rank = it.urgency(now)
+		heap.Push(&p.ready, it)
+	}
+	switch {
+	case len(p.ready) > 0:
+		return heap.Pop(&p.ready).(*planItem).name, 0
+	case len(p.due) == 0:
 		return "", time.Hour
 	}
-	if first := p.due[0]; first.due.After(now) {
-		return "", first.due.Sub(now)
+	return "", p.due[0].due.Sub(now)
+}
+
+// urgency ranks those that are due together: what has no certificate or soon none first, then in the order of their times.
+func (it *planItem) urgency(now time.Time) uint64 {
+	class := uint64(2)
+	switch left := it.ends.Sub(now); {
+	case it.ca == "":
+		class = 1
+	case left < max(lastDay, scale(it.ends.Sub(it.issued), lifeForFailover)):
+		class = 0
 	}
-	return heap.Pop(&p.due).(*planItem).name, 0
+	return class<<62 | uint64(max(it.due.Unix(), 0))
 }
 
 // items returns a moment's view, for status.
@@ -203,7 +318,10 @@ func (m *Manager) plan(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		name, wait := m.planner.next(time.Now())
+		name, wait := "", backlogPause
+		if !m.queue.backlogged() {
+			name, wait = m.planner.next(time.Now())
+		}
 		if name == "" {
 			timer.Reset(wait)
 			select {
@@ -235,8 +353,12 @@ func (m *Manager) look(ctx context.Context, name string) {
 		return
 	}
 	now := time.Now()
+	it, _ := m.planner.get(name)
 	cert := m.cache.cert(name)
-	if m.unsaved.get(name) == nil && !m.fresh(cert, now) {
+	if it.ca != "" && !it.stale && (cert != nil || !t.listed) && m.leftToOwner(it, it.ends, now) {
+		return
+	}
+	if m.unsaved.get(name) == nil && (it.stale || !m.fresh(cert, now)) {
 		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 		defer cancel()
 		var err error
@@ -253,9 +375,26 @@ func (m *Manager) look(ctx context.Context, name string) {
 		m.install(cert)
 	case !t.listed && cert != nil && now.After(cert.until.Add(forgetAfter)):
 		m.forget(name)
+	case m.leftToOwner(it, endOf(cert), now):
 	default:
 		m.order(name, cert, now)
 	}
+}
+
+// leftToOwner leaves the name to the process that has its shard, once; who serves a certificate that is late in spite of that orders it, whoever has the shard.
+func (m *Manager) leftToOwner(it planItem, ends, now time.Time) bool {
+	if it.waited || m.members.owns(int(it.shard)) || m.unsaved.get(it.name) != nil {
+		return false
+	}
+	pause := max(scale(ends.Sub(now), ownerLate), ownerFirst)
+	return m.planner.leave(it.name, pause+scale(pause, 0.5*fraction(it.name, m.members.self)))
+}
+
+func endOf(c *certificate) time.Time {
+	if c == nil {
+		return time.Time{}
+	}
+	return c.until
 }
 
 // order asks for a certificate in the background.
@@ -275,6 +414,33 @@ func (m *Manager) order(name string, cert *certificate, now time.Time) {
 func (m *Manager) forget(name string) {
 	m.planner.forget(name)
 	m.index.remove(name)
+}
+
+// readyHeap implements heap.Interface.
+type readyHeap []*planItem
+
+func (h readyHeap) Len() int           { return len(h) }
+func (h readyHeap) Less(i, j int) bool { return h[i].rank < h[j].rank }
+func (h readyHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].pos, h[j].pos = i, j
+}
+
+// Push implements heap.Interface.
+func (h *readyHeap) Push(x any) {
+	it := x.(*planItem)
+	it.pos, it.isReady = len(*h), true
+	*h = append(*h, it)
+}
+
+// Pop implements heap.Interface.
+func (h *readyHeap) Pop() any {
+	old := *h
+	it := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	it.pos, it.isReady = -1, false
+	return it
 }
 
 // dueHeap implements heap.Interface.

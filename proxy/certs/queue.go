@@ -21,6 +21,7 @@ const (
 	maxOrders      = 20000 // names that wait for a certificate, a few hundred bytes each
 	maxPerName     = 4096  // handshakes that wait for one name
 	maxWaiting     = 16384 // handshakes that are not warm, all together
+	backlog        = 4     // renewals that are queued for each of the Settings.InFlight places
 	urgentPlaces   = 8     // for orders that replace a key that others know, beyond Settings.InFlight
 	blameForName   = 3     // times that a name may open a circuit that others close
 	resumeInterval = time.Second
@@ -363,6 +364,13 @@ func (q *queue) endLocked(o *order) {
 	if o.next != nil {
 		o.next.end(nil, errClosed)
 	}
+}
+
+// backlogged reports whether more renewals are queued than the planner needs to hand over ahead: the rest waits there, in the order of urgency.
+func (q *queue) backlogged() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.renewals) > backlog*q.limit
 }
 
 // start lets orders run until ctx ends.

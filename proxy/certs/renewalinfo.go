@@ -3,7 +3,6 @@ package certs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -20,14 +19,14 @@ const (
 	infoTimeout  = 30 * time.Second // one question
 	infoTogether = 4                // questions at a time
 	infoPause    = 50 * time.Millisecond
-	infoHold     = 10 * time.Minute // that other processes leave a question to the one that claimed it
+	infoHold     = 10 * time.Minute // that a question is left to whoever is asking it
+	infoAway     = 6 * time.Hour    // that questions are left to the process that has the shard
 	infoNone     = 24 * time.Hour   // after ErrNoRenewalInfo
 	infoFails    = 3                // answers without information in a row after which a CA is left alone, if it fails for a minute first
 	infoLeave    = time.Hour        // and for that long at most
 )
 
-// roundPause is the time between two rounds of questions. Names that are due at about the same time are asked about together, because each round reads
-// and writes the shards of the index they are in, for all processes that share them.
+// roundPause is the time between two rounds of questions.
 func roundPause(names int) time.Duration {
 	return min(max(time.Duration(names)*60*time.Millisecond, time.Minute), 10*time.Minute)
 }
@@ -47,27 +46,38 @@ func (m *Manager) inform(ctx context.Context) {
 	}
 }
 
-// informShard asks about the names of one shard of the index, those that no other process has asked about.
+// question is a certificate that its CA is to be asked about.
+type question struct {
+	name string
+	item planItem
+	ca   RenewalInformer
+}
+
+// informShard asks about the names of one shard of the index, if it is ours and nobody else has said that he asks.
 func (m *Manager) informShard(ctx context.Context, shard int, names []string) {
-	var due []question
-	for _, name := range names {
-		if q, ok := m.question(name); ok {
-			due = append(due, q)
-		}
-	}
-	if len(due) == 0 {
+	now := time.Now()
+	if !m.members.owns(shard) {
+		m.planner.leaveChecks(names, now.Add(infoAway))
 		return
 	}
-	mine, heard, err := m.index.claim(ctx, shard, due, time.Now().Add(infoHold))
-	if err != nil && ctx.Err() == nil {
-		m.log.Warn("index cannot be used, renewal information is asked for later", zap.Int("shard", shard), zap.Error(err))
+	if !m.anyQuestion(names) {
+		return
 	}
-	for name, s := range heard {
-		m.learn(name, s)
+	if !m.index.asks(shard, now) {
+		others, err := m.syncShard(ctx, shard, true)
+		if err != nil && ctx.Err() == nil {
+			m.log.Warn("index cannot be used, renewal information is asked for later", zap.Int("shard", shard), zap.Error(err))
+		}
+		if others.After(now) {
+			m.planner.leaveChecks(names, others)
+		}
+		if err != nil || others.After(now) {
+			return
+		}
 	}
 	questions := make(chan question)
 	var askers sync.WaitGroup
-	for range min(infoTogether, len(mine)) {
+	for range min(infoTogether, len(names)) {
 		askers.Go(func() {
 			for q := range questions {
 				m.askRenewal(ctx, q)
@@ -75,11 +85,23 @@ func (m *Manager) informShard(ctx context.Context, shard int, names []string) {
 			}
 		})
 	}
-	for _, q := range mine {
-		questions <- q
+	for _, name := range names {
+		if q, ok := m.question(name); ok {
+			questions <- q
+		}
 	}
 	close(questions)
 	askers.Wait()
+}
+
+// anyQuestion reports whether there is anything to ask about these names; of the others it says when to look again.
+func (m *Manager) anyQuestion(names []string) bool {
+	some := false
+	for _, name := range names {
+		_, ok := m.question(name)
+		some = some || ok
+	}
+	return some
 }
 
 // question says whom to ask about the certificate. If that is nobody, now, it says when to look again.
@@ -88,8 +110,12 @@ func (m *Manager) question(name string) (question, bool) {
 	it, _ := m.planner.get(name)
 	_, managed := r.managed(name)
 	ca := r.informer(it.ca)
-	if !r.ARI || !managed || ca == nil || it.said == nil || !now.Before(it.ends) {
+	if !r.ARI || !managed || ca == nil || it.said == nil || it.id == "" || !now.Before(it.ends) {
 		m.planner.recheck(name, now.Add(infoNone))
+		return question{}, false
+	}
+	if it.said.Next > now.Unix() { // another process has asked
+		m.planner.recheck(name, unixTime(it.said.Next))
 		return question{}, false
 	}
 	if until, none := m.informants.left(it.ca, now); until.After(now) {
@@ -119,60 +145,37 @@ func (m *Manager) askRenewal(ctx context.Context, q question) {
 	if until, _ := m.informants.left(q.item.ca, time.Now()); until.After(time.Now()) || ctx.Err() != nil {
 		return // it failed, or said that it has none, a moment ago
 	}
-	cert, err := m.presentCert(ctx, q)
-	if err != nil || cert == nil {
-		return // storage is in trouble, or there is no such certificate any more: the planner's business
-	}
 	asking, cancel := context.WithTimeout(ctx, infoTimeout)
 	defer cancel()
-	info, err := q.ca.RenewalInfo(asking, cert.tls.Certificate)
+	cert := q.item.identity
+	info, err := q.ca.RenewalInfo(asking, cert.id)
 	now := time.Now()
-	before := m.planner.suggested(cert.name, cert.leaf())
+	before := m.planner.suggested(cert.name, cert.leaf)
 	switch {
 	case ctx.Err() != nil: // we are closing
 	case errors.Is(err, ErrNoRenewalInfo):
-		if m.informants.none(cert.ca, now) {
-			m.log.Info("CA has no renewal information, certificates are renewed by their lifetime", zap.String("ca", cert.ca), zap.Error(err))
+		if m.informants.none(q.item.ca, now) {
+			m.log.Info("CA has no renewal information, certificates are renewed by their lifetime", zap.String("ca", q.item.ca), zap.Error(err))
 		}
-		m.heard(cert, before, before.without(now, now.Add(infoNone)))
+		m.heard(q.item, before, before.without(now, now.Add(infoNone)))
 	case err != nil:
 		misses := m.planner.missed(cert.name)
 		m.planner.recheck(cert.name, latest(now.Add(min(infoHold<<min(misses, 10), checkUsual)), capped(now, retryOf(err))))
-		if until := m.informants.failed(cert.ca, err, now); !until.IsZero() {
-			m.log.Warn("CA gives no renewal information, what it said last holds", zap.String("ca", cert.ca), zap.Time("next_attempt", until), zap.Error(err))
+		if until := m.informants.failed(q.item.ca, err, now); !until.IsZero() {
+			m.log.Warn("CA gives no renewal information, what it said last holds", zap.String("ca", q.item.ca), zap.Time("next_attempt", until), zap.Error(err))
 		}
 	default:
-		m.informants.worked(cert.ca)
+		m.informants.worked(q.item.ca)
 		m.planner.answered(cert.name)
-		m.heard(cert, before, before.hear(cert, info, now))
+		m.heard(q.item, before, before.hear(cert, info, now))
 	}
-}
-
-// presentCert returns the certificate that the question is about; nil if there is none. If another process has replaced it, that is noticed here.
-func (m *Manager) presentCert(ctx context.Context, q question) (*certificate, error) {
-	cert := m.cache.cert(q.name)
-	if cert != nil && cert.leaf() == q.item.said.Leaf {
-		return cert, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	stored, _, err := m.fetch(ctx, q.name)
-	if err != nil {
-		return nil, fmt.Errorf("ask about the renewal of %s: %w", q.name, err)
-	}
-	if stored != nil && cert != nil {
-		m.install(stored)
-	} else if stored != nil { // nobody visits it: it need not be in memory
-		m.planner.watch(stored.name, stored.leaf(), time.Now().Add(infoHold))
-	}
-	return stored, nil
 }
 
 // heard keeps what the CA said: in memory, and in the index for others and for the next start.
-func (m *Manager) heard(cert *certificate, before, s suggestion) {
+func (m *Manager) heard(it planItem, before, s suggestion) {
 	if before.Renew != s.Renew {
 		fields := []zap.Field{
-			zap.String("name", cert.name), zap.String("ca", cert.ca), zap.Time("window_start", unixTime(s.Start)), zap.Time("window_end", unixTime(s.End)),
+			zap.String("name", it.name), zap.String("ca", it.ca), zap.Time("window_start", unixTime(s.Start)), zap.Time("window_end", unixTime(s.End)),
 			zap.Time("renew_at", unixTime(s.Renew)), zap.String("explanation", s.URL),
 		}
 		switch {
@@ -184,8 +187,8 @@ func (m *Manager) heard(cert *certificate, before, s suggestion) {
 			m.log.Debug("CA says when to renew the certificate", fields...)
 		}
 	}
-	m.learn(cert.name, s)
-	m.index.told(cert, s)
+	m.learn(it.name, s)
+	m.index.told(indexEntry{CA: it.ca, NotAfter: it.ends, RenewAt: it.due.UTC().Truncate(time.Second), Leaf: it.leaf, ID: it.id, Issued: it.issued, Early: it.early, Said: &s}, it.name)
 }
 
 // learn plans the renewal anew if what the CA said changes its time.

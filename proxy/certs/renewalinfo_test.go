@@ -27,10 +27,12 @@ type informedCA struct {
 
 var _ RenewalInformer = (*informedCA)(nil)
 
-func (c *informedCA) RenewalInfo(ctx context.Context, chain [][]byte) (RenewalInfo, error) {
-	leaf, err := x509.ParseCertificate(chain[0])
-	if err != nil {
-		return RenewalInfo{}, err
+func (c *informedCA) RenewalInfo(ctx context.Context, id string) (RenewalInfo, error) {
+	c.fakeCA.mu.Lock()
+	leaf := c.issued[id]
+	c.fakeCA.mu.Unlock()
+	if leaf == nil {
+		return RenewalInfo{}, errors.New("no such certificate")
 	}
 	c.mu.Lock()
 	answer := c.answer
@@ -589,7 +591,7 @@ func FuzzSuggestion(f *testing.F) {
 	f.Add(int64(5), int64(-5), int64(-1), "javascript:")
 	f.Fuzz(func(t *testing.T, start, end, next int64, url string) {
 		at := func(s int64) time.Time { return now.Add(time.Duration(s%(1<<33)) * time.Second) }
-		c := informable(now)
+		c := informable(now).identity()
 		info := RenewalInfo{Window: Window{at(start), at(end)}, Explanation: url, NextCheck: at(next)}
 		s := suggestion{}.hear(c, info, now)
 		if again := s.hear(c, info, now.Add(time.Minute)); again.Renew != s.Renew {
@@ -603,7 +605,7 @@ func FuzzSuggestion(f *testing.F) {
 		}
 		over := !info.Window.End.After(now)
 		if renew := unixTime(s.Renew); renew.Before(info.Window.Start) || !over && !renew.Before(info.Window.End) ||
-			over && renew.After(now.Add(atOnceWithin)) || !renew.Before(c.tls.Leaf.NotAfter) {
+			over && renew.After(now.Add(atOnceWithin)) || !renew.Before(c.ends) {
 			t.Fatalf("window %v: renewed at %v", info.Window, renew)
 		}
 	})

@@ -1,7 +1,10 @@
 package certs
 
 import (
+	"crypto/x509"
+	"encoding/base64"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -26,7 +29,37 @@ type suggestion struct {
 	URL   string `json:"url,omitempty"`   // an explanation for a person
 }
 
-// newerThan reports whether s was heard later than other. Where both go back to the same answer, the later claim to ask counts (see index.claim).
+// identity is what has to be known of a certificate to ask its CA about it and to understand the answer, without having it at hand.
+type identity struct {
+	name   string
+	leaf   leafID
+	id     string    // RFC 9773 §4.1; empty if it has none: then nobody can be asked
+	issued time.Time // the beginning of the time that we have it
+	ends   time.Time
+	early  bool // see certificate.early
+}
+
+func (c *certificate) identity() identity {
+	leaf := c.tls.Leaf
+	return identity{c.name, c.leaf(), renewalID(leaf), latest(c.issued, leaf.NotBefore), leaf.NotAfter, c.early}
+}
+
+// spread is a number in [0, 1) of the certificate's own, the same in every process.
+func (i identity) spread() float64 { return fraction(i.name, strconv.FormatUint(uint64(i.leaf), 36)) }
+
+// renewalID is how CAs call a certificate when they are asked about its renewal (RFC 9773 §4.1): the authority key identifier and the serial number.
+func renewalID(leaf *x509.Certificate) string {
+	if len(leaf.AuthorityKeyId) == 0 || leaf.SerialNumber == nil || leaf.SerialNumber.Sign() <= 0 {
+		return ""
+	}
+	serial := leaf.SerialNumber.Bytes()
+	if serial[0] >= 0x80 {
+		serial = append([]byte{0}, serial...) // the DER integer's own leading zero belongs to it
+	}
+	return base64.RawURLEncoding.EncodeToString(leaf.AuthorityKeyId) + "." + base64.RawURLEncoding.EncodeToString(serial)
+}
+
+// newerThan reports whether s was heard later than other. Where both go back to the same answer, the later claim to ask counts (see indexShardFile.claim).
 func (s *suggestion) newerThan(other *suggestion) bool {
 	return other == nil || s.Asked > other.Asked || s.Asked == other.Asked && s.Next > other.Next
 }
@@ -36,13 +69,13 @@ func (s *suggestion) over() bool { return s.Renew != 0 && s.End <= s.Asked }
 
 // hear returns what is known after an answer. A window that makes no sense changes nothing: the last one holds. The time to renew is chosen when a window is seen
 // first: inside it, never before it begins, and soon if it is over, which is how a CA says that it revokes the certificate.
-func (s suggestion) hear(c *certificate, info RenewalInfo, now time.Time) suggestion {
+func (s suggestion) hear(c identity, info RenewalInfo, now time.Time) suggestion {
 	over := s.over() // the last window, that is
 	same := s.Start == info.Window.Start.Unix() && s.End == info.Window.End.Unix()
-	s.Leaf, s.Asked = c.leaf(), now.Unix()
+	s.Leaf, s.Asked = c.leaf, now.Unix()
 	s.Next = nextCheck(info.NextCheck, now, fraction(c.name, now.String())).Unix()
 	w := Window{info.Window.Start.Truncate(time.Second), info.Window.End.Truncate(time.Second)}
-	if !w.End.After(w.Start) || !w.Start.Before(c.tls.Leaf.NotAfter) {
+	if !w.End.After(w.Start) || !w.Start.Before(c.ends) {
 		return s
 	}
 	s.URL = explanation(info.Explanation)
@@ -63,14 +96,14 @@ func (s suggestion) without(now time.Time, next time.Time) suggestion {
 }
 
 // renewIn chooses the time for a window: by hash, so that all processes agree and names part ways.
-func (c *certificate) renewIn(w Window, now time.Time) time.Time {
-	leaf, spread := c.tls.Leaf, c.spread()
-	at := inWindow(Window{w.Start, earliest(w.End, leaf.NotAfter)}, spread)
+func (i identity) renewIn(w Window, now time.Time) time.Time {
+	spread := i.spread()
+	at := inWindow(Window{w.Start, earliest(w.End, i.ends)}, spread)
 	if !w.End.After(now) {
-		at = now.Add(scale(min(atOnceWithin, max(leaf.NotAfter.Sub(now)/4, 0)), spread))
+		at = now.Add(scale(min(atOnceWithin, max(i.ends.Sub(now)/4, 0)), spread))
 	}
-	if c.early { // its predecessor was replaced early too: a CA that says "now" for each certificate must not make us order in a circle
-		at = latest(at, tenth(leaf, c.issued))
+	if i.early { // its predecessor was replaced early too: a CA that says "now" for each certificate must not make us order in a circle
+		at = latest(at, i.issued.Add(scale(i.ends.Sub(i.issued), 0.1)))
 	}
 	return at
 }
