@@ -12,6 +12,9 @@ func (x *exchange) announce() {
 			h["Strict-Transport-Security"] = x.door.hsts
 		}
 	}
+	if x.srv.retiring.Load() {
+		x.lastRequest()
+	}
 	if x.state.altSvc != nil && secure && x.conn.h3 == nil {
 		h["Alt-Svc"] = x.state.altSvc
 	}

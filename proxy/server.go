@@ -30,7 +30,7 @@ type Server struct {
 	h1Queue, h2Queue *queue       // what the first two accept from
 	plain            http.Handler // port 80 after the checks: challenges, then redirect or site
 
-	serving             atomic.Bool
+	serving, retiring   atomic.Bool
 	ctx                 context.Context // parent of all requests; set by Serve, ends with it
 	handshaking         context.Context // child of ctx that ends when Shutdown begins
 	draining, drained   chan struct{}   // closed when Shutdown begins, and when it has nothing left to wait for
@@ -133,6 +133,10 @@ func (s *Server) Serve(ctx context.Context) error {
 	s.customers.close()
 	return err
 }
+
+// Retire goes on serving, but asks clients to come on another connection next time: the last answer of each HTTP/1.1 connection says so, and
+// HTTP/2 and HTTP/3 get a GOAWAY with the next. Where a load balancer leads them elsewhere meanwhile, the Shutdown that follows interrupts nobody.
+func (s *Server) Retire() { s.retiring.Store(true) }
 
 // Shutdown stops accepting, tells clients to go elsewhere (Connection: close, GOAWAY), and waits for the requests and upgraded connections under
 // way. What is left when ctx ends is closed, and the error says so. Serve returns afterwards.

@@ -127,7 +127,7 @@ func (p *program) onSignal(s os.Signal, stop context.CancelCauseFunc) {
 			p.log.Error("access log not reopened", zap.Error(err))
 		}
 	default:
-		if p.draining.Load() {
+		if p.readiness.draining.Load() {
 			p.log.Warn("asked to end a second time, closing what is still open")
 			p.abort()
 			return

@@ -47,7 +47,7 @@ type program struct {
 	closed    bool
 	cfg       atomic.Pointer[config.Config] // what is in force
 	pools     atomic.Pointer[pools]         // of settings, for those who look without waiting for a reload
-	draining  atomic.Bool
+	readiness readiness
 	abort     context.CancelFunc // ends everything without a drain; set by run
 }
 
@@ -194,9 +194,10 @@ func (p *program) run(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 	}
-	p.draining.Store(true)
 	drain, cancel := context.WithTimeout(work, p.drain())
 	defer cancel()
+	p.proxy.Retire()
+	p.readiness.leave(drain, min(p.cfg.Load().Process.LameDuck, p.drain()/2))
 	if err := p.proxy.Shutdown(drain); err != nil {
 		p.log.Warn("closed what had not ended", zap.Error(err))
 	}

@@ -17,6 +17,7 @@ import (
 // side is what operators and their machines talk to, beside the traffic.
 type side struct {
 	metrics *metrics.Server
+	ready   *metrics.Server // /readyz alone, for load balancers
 	admin   *admin.Server
 }
 
@@ -36,11 +37,22 @@ func (p *program) startSide() (_ *side, err error) {
 		}
 		p.metrics.WatchCertificates(p.certs.Expiries)
 		p.metrics.WatchUpstreams(p.upstreamCounts)
-		if s.metrics, err = metrics.NewServer(metrics.ServerConfig{Listener: ln, Metrics: p.metrics, Ready: p.ready, Logger: p.log}); err != nil {
+		if s.metrics, err = metrics.NewServer(metrics.ServerConfig{Listener: ln, Metrics: p.metrics, Ready: p.readiness.check, Logger: p.log}); err != nil {
 			_ = ln.Close()
 			return nil, err
 		}
 		s.metrics.Start()
+	}
+	if cfg.Ready != "" {
+		ln, err := net.Listen("tcp", string(cfg.Ready))
+		if err != nil {
+			return nil, fmt.Errorf("listen for /readyz: %w; admin.ready chooses another address, or \"\" for none", err)
+		}
+		if s.ready, err = metrics.NewServer(metrics.ServerConfig{Listener: ln, Ready: p.readiness.check, Logger: p.log}); err != nil {
+			_ = ln.Close()
+			return nil, err
+		}
+		s.ready.Start()
 	}
 	if cfg.Listen != "" {
 		if s.admin, err = admin.NewServer(admin.Config{
@@ -62,20 +74,14 @@ func (p *program) startSide() (_ *side, err error) {
 }
 
 func (s *side) close() {
-	if s.metrics != nil {
-		_ = s.metrics.Close()
+	for _, m := range []*metrics.Server{s.metrics, s.ready} {
+		if m != nil {
+			_ = m.Close()
+		}
 	}
 	if s.admin != nil {
 		_ = s.admin.Close()
 	}
-}
-
-// ready says why a load balancer should send nobody here; nil while it may.
-func (p *program) ready() error {
-	if p.draining.Load() {
-		return errors.New("draining")
-	}
-	return nil
 }
 
 func (p *program) certStatuses(context.Context) ([]admin.CertStatus, error) {

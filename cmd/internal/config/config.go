@@ -466,7 +466,7 @@ type Admin struct {
 
 	// Metrics is a loopback host:port for /metrics, /healthz and /readyz; empty turns it off.
 	Metrics   Address `toml:"metrics" restart:"yes"`
-	Ready     Address `toml:"ready"`
+	Ready     Address `toml:"ready" restart:"yes"`
 	Dashboard bool    `toml:"dashboard"`
 }
 
@@ -500,8 +500,11 @@ type Alert struct {
 
 // Process is about starting and ending.
 type Process struct {
-	// Drain is how long SIGTERM waits for requests that have begun.
-	Drain     time.Duration `toml:"drain"`
+	// Drain is how long SIGTERM waits for requests that have begun, LameDuck included.
+	Drain time.Duration `toml:"drain"`
+
+	// LameDuck is how much of it, at most half, goes on accepting while load balancers that ask /readyz hear no. Zero: none.
+	LameDuck  time.Duration `toml:"lame_duck"`
 	LongLived time.Duration `toml:"long_lived"`
 	Upgrade   string        `toml:"upgrade" enum:"handover|off"`
 }

@@ -43,7 +43,6 @@ var pending = []pendingRow{
 
 	{Key: "admin.listen", Feature: "an admin API on TCP", Now: `write "unix:///run/gatelodge/admin.sock", or "" to turn it off`, Begin: "unix:"},
 	{Key: "admin.token", Feature: "an admin API on TCP", Now: "leave it out: the unix socket is for its owner and root", Only: []string{`""`}},
-	{Key: "admin.ready", Feature: "a listener of its own for /readyz", Now: "leave it out: /readyz is on admin.metrics", Only: []string{`""`}},
 	{Key: "admin.dashboard", Feature: "the dashboard", Now: "leave it out or write false", Only: []string{"false"}},
 	{Key: "alert.webhook", Feature: "alerts", Now: "leave it out", Only: []string{`""`}},
 	{Key: "alert.expiry_floor", Feature: "alerts", Now: "leave it out", Only: []string{`"1/6"`}},

@@ -148,7 +148,7 @@ func TestMetrics_AllocatesNothingOnTheWayOfARequest(t *testing.T) {
 
 func TestServer_SaysWhetherTheProcessLivesAndIsReady(t *testing.T) {
 	notReady := errors.New("draining")
-	s := start(t, func() error { return notReady })
+	s := start(t, func(string) error { return notReady })
 	if status, body := get(t, s, "/healthz"); status != 200 || body != "ok\n" {
 		t.Errorf("/healthz: %d %q", status, body)
 	}
@@ -178,6 +178,34 @@ func TestServer_RefusesAListenerThatOthersCanReach(t *testing.T) {
 	}
 }
 
+func TestServer_WithoutMetricsAnswersLoadBalancersAndNothingElse(t *testing.T) {
+	l, err := net.Listen("tcp", "0.0.0.0:0") // anybody may ask
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked string
+	s, err := NewServer(ServerConfig{Listener: l, Ready: func(from string) error { asked = from; return errors.New("draining") }, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	defer s.Close()
+	_, port, _ := net.SplitHostPort(s.Addr().String())
+	for path, want := range map[string]int{"/readyz": 503, "/metrics": 404, "/healthz": 404} {
+		res, err := http.Get("http://127.0.0.1:" + port + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("%s: %d, want %d", path, res.StatusCode, want)
+		}
+	}
+	if asked != "127.0.0.1" {
+		t.Errorf("asked by %q", asked)
+	}
+}
+
 func TestServer_ClosesItsListenerWithoutStart(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -195,7 +223,7 @@ func TestServer_ClosesItsListenerWithoutStart(t *testing.T) {
 	}
 }
 
-func start(t *testing.T, ready func() error) *Server {
+func start(t *testing.T, ready func(from string) error) *Server {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

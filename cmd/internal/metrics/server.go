@@ -17,14 +17,14 @@ const closeTime = 5 * time.Second
 
 // ServerConfig is what a Server is built with.
 type ServerConfig struct {
-	// Listener must be on loopback: nothing here asks who is there. The Server closes it. Required.
+	// Listener must be on loopback if there are Metrics: nothing here asks who is there. The Server closes it. Required.
 	Listener net.Listener
 
-	// Metrics are served at /metrics. Required.
+	// Metrics are served at /metrics. Nil: /readyz is all there is, which anybody may ask.
 	Metrics *Metrics
 
-	// Ready says why the process should get no traffic; nil, or a nil func, means that it should.
-	Ready func() error
+	// Ready says why the process should get no traffic; nil, or a nil func, means that it should. From is the address of who asks.
+	Ready func(from string) error
 
 	// Logger is required.
 	Logger *zap.Logger
@@ -40,9 +40,9 @@ type Server struct {
 // NewServer returns a Server that does nothing until Start.
 func NewServer(cfg ServerConfig) (*Server, error) {
 	switch {
-	case cfg.Listener == nil || cfg.Metrics == nil || cfg.Logger == nil:
-		return nil, errors.New("metrics: listener, metrics and logger are required")
-	case !loopback(cfg.Listener.Addr()):
+	case cfg.Listener == nil || cfg.Logger == nil:
+		return nil, errors.New("metrics: listener and logger are required")
+	case cfg.Metrics != nil && !loopback(cfg.Listener.Addr()):
 		return nil, fmt.Errorf("metrics: %s is not a loopback address", cfg.Listener.Addr())
 	}
 	s := &Server{cfg: cfg}
@@ -65,11 +65,14 @@ func loopback(a net.Addr) bool {
 
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", s.cfg.Metrics.Handler())
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+	if s.cfg.Metrics != nil {
+		mux.Handle("GET /metrics", s.cfg.Metrics.Handler())
+		mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
+	}
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if s.cfg.Ready != nil {
-			if err := s.cfg.Ready(); err != nil {
+			from, _, _ := net.SplitHostPort(r.RemoteAddr)
+			if err := s.cfg.Ready(from); err != nil {
 				answer(w, http.StatusServiceUnavailable, err.Error())
 				return
 			}
