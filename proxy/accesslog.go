@@ -58,7 +58,7 @@ func (x *exchange) record() {
 	if x.err != nil {
 		add(zap.Error(x.err))
 	}
-	if x.state.logged != nil {
+	if x.state != nil && x.state.logged != nil {
 		add(x.state.logged.field(x.r.Header))
 	}
 	entry.Write(fields[:n]...)
