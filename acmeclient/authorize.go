@@ -92,6 +92,9 @@ func (c *Client) begun(ctx context.Context, a *attempt, az *authorization) (*sol
 	if ch == nil {
 		return s, nil
 	}
+	if !slices.Contains(a.solved, ch.typ) {
+		a.solved = append(a.solved, ch.typ)
+	}
 	if ch.typ == ChallengeDNS01 {
 		s.record, err = c.presentDNS(ctx, a, name, ch)
 		return s, err

@@ -46,6 +46,7 @@ type Problem struct {
 	retryAt time.Time
 
 	elsewhere  bool // see Elsewhere
+	paused     bool // see Paused
 	remembered bool // from the memory of limits: the CA was not asked
 	retried    bool // after the quick tries
 }
@@ -105,6 +106,9 @@ func (p *Problem) RefusesKey() bool {
 	k := kind(p.Type)
 	return k == "badCSR" || k == "badPublicKey"
 }
+
+// Paused reports whether the CA takes no more orders for the name until a person has visited the page that Advice names.
+func (p *Problem) Paused() bool { return p.paused }
 
 const adviceCAA = "the CAA records of the name do not allow this CA; change them or use another CA"
 
@@ -252,7 +256,7 @@ func (p *Problem) judgeLimit(ex *exchange, now time.Time) {
 	}
 	switch has := func(s string) bool { return strings.Contains(lower, s) }; {
 	case has("temporarily prevented from requesting certificates"), has("/unpause"):
-		p.scope, p.retryAt = ScopeName, now.Add(pausedWait)
+		p.scope, p.retryAt, p.paused = ScopeName, now.Add(pausedWait), true
 		p.Advice = "the CA paused this name after many failures; a person has to visit " + pageURL.FindString(p.Detail)
 		return
 	case has("this ip address"), has("this /48 subnet"), has("/48 ipv6 range"), has("new registrations"):

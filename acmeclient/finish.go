@@ -80,7 +80,7 @@ func (c *Client) download(ctx context.Context, d dialect, a *attempt, o *order) 
 	c.rotation.succeeded(a.names)
 	return &Certificate{
 		Chain: chain, URL: o.certificateURL, Order: o.url, Authorizations: o.authorizations, Account: a.account.at(d.protocol()), Protocol: d.protocol(),
-		Profile: a.profile,
+		Profile: a.profile, Challenges: a.solved,
 	}, nil
 }
 

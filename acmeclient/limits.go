@@ -24,6 +24,7 @@ type Limit struct {
 	Type    string    `json:"type,omitempty"`   // problem type
 	Detail  string    `json:"detail,omitempty"` // the CA's words
 	Advice  string    `json:"advice,omitempty"`
+	Paused  bool      `json:"paused,omitempty"` // see Problem.Paused
 }
 
 // covers reports whether an order for the sorted names falls under the limit.
@@ -89,7 +90,7 @@ func (b *limitBook) check(ctx context.Context, names []string) error {
 	}
 	p := &Problem{
 		CA: b.ca, Op: "place the order (not sent: the CA refused before)", Type: worst.Type, Detail: worst.Detail, Status: worst.Status,
-		Advice: worst.Advice, scope: worst.Scope, subject: worst.Subject, retryAt: worst.Until, remembered: true,
+		Advice: worst.Advice, scope: worst.Scope, subject: worst.Subject, retryAt: worst.Until, remembered: true, paused: worst.Paused,
 	}
 	if worst.Scope == ScopeName && !strings.Contains(worst.Subject, ",") {
 		p.Identifier = worst.Subject
@@ -135,7 +136,7 @@ func (b *limitBook) note(ctx context.Context, p *Problem, names []string) {
 	if p.remembered || !p.retryAt.After(now) {
 		return
 	}
-	l := Limit{Scope: p.scope, Subject: p.subject, Until: p.retryAt.UTC(), Status: p.Status, Type: p.Type, Detail: p.Detail, Advice: p.Advice}
+	l := Limit{Scope: p.scope, Subject: p.subject, Until: p.retryAt.UTC(), Status: p.Status, Type: p.Type, Detail: p.Detail, Advice: p.Advice, Paused: p.paused}
 	if l.Scope == ScopeName && l.Subject == "" {
 		l.Subject = strings.Join(names, ",")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -94,5 +95,32 @@ func TestLimitBook_IsBoundedAndNeedsNoStore(t *testing.T) {
 	b.note(t.Context(), p, nil)
 	if store.Count("", "") != before {
 		t.Error("what was remembered is stored again")
+	}
+}
+
+func TestLimitBook_ForgivesANameAndNothingElse(t *testing.T) {
+	store := storage.NewMemory()
+	mine := limitBook{ca: "ca", store: store, log: zaptest.NewLogger(t)}
+	for name, scope := range map[string]string{"a.test": ScopeName, "b.test": ScopeName, "": ScopeAccount} {
+		mine.note(t.Context(), &Problem{CA: "ca", scope: scope, paused: scope == ScopeName, retryAt: time.Now().Add(time.Hour)}, []string{name})
+	}
+	if err := mine.forgiveNames(t.Context(), []string{"a.test"}); err != nil {
+		t.Fatal(err)
+	}
+	fresh := limitBook{ca: "ca", store: store, log: zaptest.NewLogger(t)}
+	_ = fresh.check(t.Context(), nil) // reads the store
+	for node, book := range map[string]*limitBook{"mine": &mine, "another": &fresh} {
+		var left []string
+		for _, l := range book.list(time.Now()) {
+			left = append(left, l.Scope+" "+l.Subject)
+		}
+		slices.Sort(left)
+		if want := []string{"account ", "name b.test"}; !slices.Equal(left, want) {
+			t.Errorf("%s: %v, want %v", node, left, want)
+		}
+		var p *Problem
+		if err := book.check(t.Context(), []string{"b.test"}); !errors.As(err, &p) {
+			t.Errorf("%s: b.test is forgiven too: %v", node, err)
+		}
 	}
 }

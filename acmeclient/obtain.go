@@ -36,6 +36,9 @@ type Certificate struct {
 
 	Protocol Protocol // ProtocolV2 or ProtocolV1
 	Profile  string   // that was ordered; empty for the CA's default
+
+	// Challenges are the types that were solved for it; none if the CA held the names for proved already.
+	Challenges []string
 }
 
 // How long to leave an order alone that the CA did not decide in time.
@@ -58,7 +61,8 @@ type attempt struct {
 	resumed bool                                                              // the order was placed by a predecessor, or by an earlier call
 	dead    bool                                                              // the order cannot be continued
 
-	finalized int // how often the CSR was sent
+	solved    []string // types of challenges
+	finalized int      // how often the CSR was sent
 }
 
 // Obtain orders a certificate and answers the CA's challenges. Called again with the same CSR, after an error or a crash, by this process or another on the

@@ -9,6 +9,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 
 	"go.uber.org/zap"
@@ -38,6 +39,7 @@ var (
 	_ certs.Issuer          = (*acmeIssuer)(nil)
 	_ certs.RenewalInformer = (*acmeIssuer)(nil)
 	_ certs.Revoker         = (*acmeIssuer)(nil)
+	_ certs.Forgiver        = (*acmeIssuer)(nil)
 )
 
 func (a *acmeIssuer) Name() string { return a.cfg.Name }
@@ -57,6 +59,7 @@ func (a *acmeIssuer) Issue(ctx context.Context, r *certs.Request) (*certs.Issued
 		"order":        cert.Order,
 		"certificate":  cert.URL,
 		"profile":      cert.Profile,
+		"challenge":    strings.Join(cert.Challenges, ", "),
 	}}, nil
 }
 
@@ -74,6 +77,11 @@ func (a *acmeIssuer) RenewalInfo(ctx context.Context, id string) (certs.RenewalI
 // Revoke implements certs.Revoker.
 func (a *acmeIssuer) Revoke(ctx context.Context, chain [][]byte, key crypto.Signer, reason int) error {
 	return a.client.Revoke(ctx, chain, key, reason)
+}
+
+// Forgive implements certs.Forgiver.
+func (a *acmeIssuer) Forgive(ctx context.Context, names []string) error {
+	return a.client.Forgive(ctx, names)
 }
 
 var _ acmeclient.NegotiationMetrics = (*metrics.ACME)(nil)

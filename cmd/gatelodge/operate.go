@@ -83,55 +83,6 @@ func upstreamsCommand() *cobra.Command {
 	return cmd
 }
 
-func certsCommand() *cobra.Command {
-	var proc running
-	var asJSON bool
-	cmd := &cobra.Command{Use: "certs", Short: "Show the certificates of the running process"}
-	proc.flags(cmd)
-	cmd.PersistentFlags().BoolVar(&asJSON, "json", false, "print JSON")
-
-	list := &cobra.Command{
-		Use:   "list",
-		Short: "One line for each certificate",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := proc.client(cmd)
-			if err != nil {
-				return err
-			}
-			all, err := client.Certs(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return admin.WriteJSON(cmd.OutOrStdout(), all)
-			}
-			return admin.WriteTable(cmd.OutOrStdout(), all, time.Now())
-		},
-	}
-	show := &cobra.Command{
-		Use:   "show NAME",
-		Short: "All that is known of one: state, CA, dates, last error and what to do, next attempt",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := proc.client(cmd)
-			if err != nil {
-				return err
-			}
-			one, err := client.Cert(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return admin.WriteJSON(cmd.OutOrStdout(), one)
-			}
-			return admin.WriteStatus(cmd.OutOrStdout(), one, time.Now())
-		},
-	}
-	cmd.AddCommand(list, show, revokeCommand(&proc))
-	return cmd
-}
-
 // revocationReasons are those that subscribers may give (RFC 5280 §5.3.1; the others are the CA's business).
 func revocationReasons() map[string]int {
 	return map[string]int{"unspecified": 0, "superseded": 4, "cessationOfOperation": 5}

@@ -105,7 +105,7 @@ func (p *program) join(cfg *config.Config) error {
 	p.pools.Store(&p.settings.pools)
 	p.issuers.commit(issuers)
 	if p.certs, err = certs.New(certs.Config{
-		Store: p.store, Challenge: p.responder.Certificate, Logger: p.log, Metrics: p.metrics.Certs(),
+		Store: p.store, Challenge: p.responder.Certificate, View: p.view, Logger: p.log, Metrics: p.metrics.Certs(),
 	}, p.settings.certs); err != nil {
 		return err
 	}

@@ -59,6 +59,7 @@ func (p *program) startSide() (_ *side, err error) {
 			Listen: cfg.Listen,
 			Certs:  p.certStatuses,
 			Cert:   p.certStatus,
+			Retry:  p.retry,
 			Revoke: p.revoke,
 			Config: p.cfg.Load,
 			Reload: func(context.Context) error { return p.reload() },
@@ -82,14 +83,6 @@ func (s *side) close() {
 	if s.admin != nil {
 		_ = s.admin.Close()
 	}
-}
-
-func (p *program) certStatuses(context.Context) ([]admin.CertStatus, error) {
-	var all []admin.CertStatus
-	for _, st := range p.certs.Statuses() {
-		all = append(all, toAdmin(st))
-	}
-	return all, nil
 }
 
 func (p *program) certStatus(ctx context.Context, name string) (admin.CertStatus, error) {
@@ -126,20 +119,6 @@ func (p *program) revoke(ctx context.Context, name string, r admin.Revocation) e
 		return admin.ErrGoesOn
 	}
 	return err
-}
-
-// toAdmin is the same facts in the words of the admin socket, which other programs read.
-func toAdmin(st certs.Status) admin.CertStatus {
-	a := admin.CertStatus{
-		Name: st.Name, Site: st.Site, State: st.State, CA: st.CA,
-		NotBefore: st.NotBefore, NotAfter: st.NotAfter, RenewAt: st.RenewAt,
-		Attempts: st.Attempts, NextAttempt: st.NextAttempt,
-		Serial: st.Serial, Notes: st.Notes,
-	}
-	if f := st.LastFailure; f != nil {
-		a.LastError = f.Reason
-	}
-	return a
 }
 
 func (p *program) caStatuses() []admin.CAStatus {

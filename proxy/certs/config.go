@@ -21,6 +21,10 @@ type Config struct {
 	// that the name has no challenge pending. Nil: such handshakes are refused.
 	Challenge func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
+	// View says in a few words how the name looks from here, such as the addresses that it has. It is asked when a CA has refused the name, for a few seconds at
+	// most, and kept beside the CA's words. Nil: we do not look.
+	View func(ctx context.Context, name string) string
+
 	// Logger is required.
 	Logger *zap.Logger
 

@@ -32,7 +32,7 @@
 //  12. Chain, key and what is to be known of them are stored as one object by compare-and-swap, and then served. If storage
 //     refuses, it is served from memory and stored later. (keep.go: attempt.keep, attempt.save)
 //  13. If the CA refuses the name, that is remembered in storage, and the name fails at once until the next attempt, which may go to another CA.
-//     (issue.go: attempt.fail, attempt.preference) (failures.go: failures.write) (schedule.go: nextAttempt) If it merely lacks what the name needs, the next CA is asked
+//     (issue.go: attempt.fail, attempt.preference) (failures.go: failures.write) An operator can make it earlier. (retry.go: Manager.Retry) (schedule.go: nextAttempt) If it merely lacks what the name needs, the next CA is asked
 //     at once; if it dislikes the key, it is asked again with another one. (refusal.go: queue.lacking, attempt.anotherKey)
 //  14. If the CA itself fails, its circuit opens: names wait in the queue without their visitors, one of them is tried every few seconds, and all go on as soon as one
 //     succeeds. (circuit.go: circuit.fail, circuit.work) (park.go: queue.parkLocked, queue.resumeLocked)

@@ -26,6 +26,8 @@ type failureRecord struct {
 	Last    time.Time `json:"last"`
 	RetryAt time.Time `json:"retry_at,omitzero"` // the CA's own word
 	Next    time.Time `json:"next"`              // not before then
+	Paused  bool      `json:"paused,omitempty"`  // by the CA, until a person has been there
+	View    string    `json:"view,omitempty"`    // what we saw ourselves, see Config.View
 
 	// Recent are the last failures, as many as Budget.Failures counts, oldest first.
 	Recent []time.Time `json:"recent,omitempty"`
@@ -149,6 +151,11 @@ func scopeOf(err error) string {
 		return f.Scope()
 	}
 	return ScopeCA
+}
+
+func pausedBy(err error) bool {
+	f, ok := errors.AsType[PausedFailure](err)
+	return ok && f.Paused()
 }
 
 func retryOf(err error) time.Time {

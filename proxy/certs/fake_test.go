@@ -217,6 +217,7 @@ type house struct {
 	ca    *fakeCA
 	gate  *gate
 	set   Settings
+	view  func(context.Context, string) string
 	log   *zap.Logger
 	m     *Manager
 }
@@ -241,7 +242,7 @@ func (h *house) open() *Manager {
 
 func (h *house) openOn(store storage.Store) *Manager {
 	h.t.Helper()
-	m, err := New(Config{Store: store, Logger: h.log, Beat: time.Hour}, h.set)
+	m, err := New(Config{Store: store, Logger: h.log, View: h.view, Beat: time.Hour}, h.set)
 	if err != nil {
 		h.t.Fatal(err)
 	}

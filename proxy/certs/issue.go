@@ -182,6 +182,7 @@ func (a *attempt) fail(ctx context.Context, ca string, cause error) error {
 	} else {
 		rec.Next = nextAttempt(now, a.r.Backoff, rec.Count, retryOf(cause), spread)
 	}
+	rec.Paused, rec.View = pausedBy(cause), a.view(ctx)
 	rec.note(a.prior, now, a.r.Budget.Failures)
 	a.failures.write(ctx, a.o.name, rec)
 	if rec.Scope == ScopeDomain && retryOf(cause).After(now) {
@@ -191,6 +192,19 @@ func (a *attempt) fail(ctx context.Context, ca string, cause error) error {
 	a.log.Warn("certificate not issued", zap.String("site", a.t.policy.Site), zap.String("ca", ca), zap.String("kind", a.o.kind),
 		zap.String("scope", rec.Scope), zap.Int("attempt", rec.Count), zap.Time("next_attempt", rec.Next), zap.String("advice", rec.Problem.Advice), zap.Error(cause))
 	return rec.asError(a.o.name)
+}
+
+// viewTimeout bounds Config.View.
+const viewTimeout = 5 * time.Second
+
+// view is what we see of the name ourselves, beside what the CA says.
+func (a *attempt) view(ctx context.Context) string {
+	if a.ownView == nil {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, viewTimeout)
+	defer cancel()
+	return a.ownView(ctx, subject(a.o.name))
 }
 
 // registeredDomain is the part of a name that its owner registered: what a CA counts by.

@@ -89,6 +89,12 @@ type ExplainedFailure interface {
 	Problem() Problem
 }
 
+// A PausedFailure is a Failure that may mean that the CA takes no more orders for the name until a person has been there.
+type PausedFailure interface {
+	Failure
+	Paused() bool
+}
+
 // A RenewalInformer is an Issuer that can say when a certificate should be renewed (RFC 9773). An error that wraps ErrNoRenewalInfo says that the CA has no such
 // information for the certificate; any other that it gives none now, or none that makes sense. It MUST honour ctx, and MUST NOT wait out a Retry-After.
 type RenewalInformer interface {

@@ -20,6 +20,7 @@ const absentNames = 1 << 16
 type Manager struct {
 	store     storage.Store
 	challenge func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	ownView   func(ctx context.Context, name string) string // may be nil
 	log       *zap.Logger
 	metrics   Metrics
 
@@ -61,7 +62,7 @@ func New(cfg Config, s Settings) (*Manager, error) {
 		return nil, errors.New("certs: Config.Logger is missing")
 	}
 	m := &Manager{
-		store: cfg.Store, challenge: cfg.Challenge, log: cfg.Logger.Named("certs"), metrics: cfg.Metrics,
+		store: cfg.Store, challenge: cfg.Challenge, ownView: cfg.View, log: cfg.Logger.Named("certs"), metrics: cfg.Metrics,
 		cache: newCache(), shield: newShield(), absent: newMemo[string, struct{}](absentNames), domains: newMemo[string, time.Time](absentNames),
 		troubles: newMemo[string, *FailureStatus](failuresInMemory),
 		unsaved:  unsaved{m: map[string]*storage.Bundle{}}, inquiries: inquiries{m: map[string]*inquiry{}}, planner: newPlanner(),

@@ -75,7 +75,7 @@ func TestManager_ServesEachClientWithAKeyItCanUse(t *testing.T) {
 		if got := h.m.Names(); !slices.Equal(got, []string{"*.wild.example.com", "a.example.com"}) {
 			t.Errorf("names %v", got)
 		}
-		for _, s := range h.m.Statuses() {
+		for s := range h.m.List(false) {
 			h.storageAgrees(s)
 		}
 		h.m.Close()

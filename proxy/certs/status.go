@@ -56,6 +56,9 @@ type Status struct {
 	Expected time.Time `json:"expected,omitzero"`
 	Budget   string    `json:"budget,omitempty"`
 
+	// Holder is who holds the name's lease, as far as storage tells; empty for nobody.
+	Holder string `json:"holder,omitempty"`
+
 	Tenant string            `json:"tenant,omitempty"` // whose name it is: what the permission said, else its registered domain
 	Notes  map[string]string `json:"notes,omitempty"`
 
@@ -78,21 +81,21 @@ type FailureStatus struct {
 	CA     string    `json:"ca,omitempty"`
 	Scope  string    `json:"scope"` // one of the Scope constants
 	Reason string    `json:"reason"`
+	Paused bool      `json:"paused,omitempty"` // the CA takes no more orders for the name until a person has been there
+	View   string    `json:"view,omitempty"`   // how the name looked from here
 	Problem
 }
 
 // Names returns the hosts and wildcards that have a certificate, should have one, or failed to get one, as far as this process has heard of them; sorted.
 func (m *Manager) Names() []string {
-	all := map[string]bool{}
-	for _, it := range m.planner.all() {
-		all[subject(it.name)] = true
-	}
-	m.cache.names(func(name string) { all[subject(name)] = true })
-	m.failures.known.each(func(name string, _ *failureRecord) { all[subject(name)] = true })
+	all := m.planner.subjects(nil)
+	m.cache.names(func(name string) { all = append(all, subject(name)) })
+	m.failures.known.each(func(name string, _ *failureRecord) { all = append(all, subject(name)) })
 	for _, name := range m.queue.names() {
-		all[subject(name)] = true
+		all = append(all, subject(name))
 	}
-	return slices.Sorted(maps.Keys(all))
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // Status tells about the name, a host or a wildcard in canonical form. What is not in memory is read from storage; the error is that of reading.
@@ -209,7 +212,7 @@ func (m *Manager) finish(s *Status, t target, cert *certificate, rec *failureRec
 	}
 	if rec != nil && !(cert != nil && cert.issued.After(rec.Last)) {
 		s.Attempts, s.NextAttempt = rec.Count, rec.Next
-		s.LastFailure = &FailureStatus{rec.Last, rec.CA, rec.Scope, rec.Reason, advise(rec.Problem, rec.Scope, nil)}
+		s.LastFailure = &FailureStatus{rec.Last, rec.CA, rec.Scope, rec.Reason, rec.Paused, rec.View, advise(rec.Problem, rec.Scope, nil)}
 	}
 	now := time.Now()
 	if trouble, ok := m.troubles.get(t.name); ok && (s.LastFailure == nil || trouble.At.After(s.LastFailure.At)) {
@@ -254,15 +257,6 @@ func (m *Manager) renewalStatus(said suggestion, issued Window) *RenewalStatus {
 		return &RenewalStatus{Start: issued.Start, End: issued.End}
 	}
 	return nil
-}
-
-// Statuses tells about all Names, as far as memory knows.
-func (m *Manager) Statuses() []Status {
-	var all []Status
-	for _, name := range m.Names() {
-		all = append(all, m.remembered(name))
-	}
-	return all
 }
 
 // Expiries yields the end of every certificate that some site claims, for a metric of days left.
@@ -313,7 +307,7 @@ func (q *queue) describe(s *Status) {
 	for _, ca := range o.cas {
 		if c := q.circuits[ca]; c != nil && c.open {
 			s.NextAttempt = c.next
-			s.LastFailure = &FailureStatus{c.failed, ca, scopeOf(c.err), c.err.Error(), problemOf(c.err)}
+			s.LastFailure = &FailureStatus{c.failed, ca, scopeOf(c.err), c.err.Error(), false, "", problemOf(c.err)}
 			return
 		}
 	}

@@ -7,6 +7,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"iter"
 	"time"
 
 	"go.uber.org/zap"
@@ -20,34 +21,18 @@ var ErrUnknownName = errors.New("no such certificate")
 // ErrGoesOn is returned by a Revoke that has begun, will end by itself, and takes longer than anybody waits.
 var ErrGoesOn = errors.New("it goes on in the background, also over a restart")
 
-// CertStatus is what an operator sees of one certificate.
-type CertStatus struct {
-	Name  string `json:"name"`           // what the certificate is for
-	Site  string `json:"site,omitempty"` // the site that claims the name
-	State string `json:"state"`          // one word: "valid", "renewing", "expired", "failing", "waiting" ...
-	CA    string `json:"ca,omitempty"`   // who issued it
-	// The dates of the certificate, and when it will be renewed; zero where there is none.
-	NotBefore time.Time `json:"not_before,omitzero"`
-	NotAfter  time.Time `json:"not_after,omitzero"`
-	RenewAt   time.Time `json:"renew_at,omitzero"`
-
-	// What went wrong last, how often in a row, and when it is tried again.
-	LastError   string    `json:"last_error,omitempty"`
-	Attempts    int       `json:"attempts,omitempty"`
-	NextAttempt time.Time `json:"next_attempt,omitzero"`
-
-	Serial string            `json:"serial,omitempty"` // hexadecimal
-	Notes  map[string]string `json:"notes,omitempty"`  // for a person: protocol version, order URL, profile
-}
-
 // Config is what a Server is built with.
 type Config struct {
 	// Listen is "unix:///path/of/the.sock". The path is absolute. Required.
 	Listen string
 
-	// Certs returns all certificates; Cert the one of a name as a person wrote it, or an error that wraps ErrUnknownName. Required.
-	Certs func(ctx context.Context) ([]CertStatus, error)
+	// Certs yields all certificates, or those that want attention, by name; Cert returns the one of a name as a person wrote it, or an error that wraps
+	// ErrUnknownName. Required.
+	Certs func(failing bool) iter.Seq[CertStatus]
 	Cert  func(ctx context.Context, name string) (CertStatus, error)
+
+	// Retry lets a name be tried now that is held back after a failure; the empty name means all. Required.
+	Retry func(ctx context.Context, name string) (Retried, error)
 
 	// Revoke revokes the certificate of a name, for a reason of RFC 5280 §5.3.1, and obtains another if the name is still wanted. Compromised
 	// means that its key is known to others: it is replaced first, then revoked, and the key is never used again. Required.
@@ -123,8 +108,8 @@ type CAStatus struct {
 }
 
 func (c *Config) validate() error {
-	if c.Certs == nil || c.Cert == nil || c.Revoke == nil || c.Config == nil || c.Reload == nil || c.Logger == nil {
-		return errors.New("admin: certs, cert, revoke, config, reload and logger are required")
+	if c.Certs == nil || c.Cert == nil || c.Retry == nil || c.Revoke == nil || c.Config == nil || c.Reload == nil || c.Logger == nil {
+		return errors.New("admin: certs, cert, retry, revoke, config, reload and logger are required")
 	}
 	return nil
 }

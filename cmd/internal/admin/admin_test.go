@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +30,7 @@ func TestServer_ShowsCertificatesByName(t *testing.T) {
 	a := CertStatus{Name: "a.example", Site: "a.example", State: "valid", CA: "letsencrypt", NotAfter: end, Serial: "0a", Notes: map[string]string{"order": "https://ca/1"}}
 	b := CertStatus{Name: "*.b.example", State: "failing", LastError: "no", Attempts: 2, NextAttempt: end}
 	_, client := start(t, func(c *Config) {
-		c.Certs = func(context.Context) ([]CertStatus, error) { return []CertStatus{a, b}, nil }
+		c.Certs = func(bool) iter.Seq[CertStatus] { return slices.Values([]CertStatus{b, a}) }
 		c.Cert = func(_ context.Context, name string) (CertStatus, error) {
 			if name == b.Name {
 				return b, nil
@@ -36,7 +38,7 @@ func TestServer_ShowsCertificatesByName(t *testing.T) {
 			return CertStatus{}, fmt.Errorf("%w: %s", ErrUnknownName, name)
 		}
 	})
-	got, err := client.Certs(t.Context())
+	got, err := collect(client.Certs(t.Context(), false))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +255,7 @@ func TestClient_DoesNotBelieveAnotherProgram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.Certs(t.Context()); err == nil || !strings.Contains(err.Error(), "418") {
+	if _, err := collect(client.Certs(t.Context(), false)); err == nil || !strings.Contains(err.Error(), "418") {
 		t.Errorf("error is %v", err)
 	}
 }
@@ -275,7 +277,8 @@ func testConfig(path string) Config {
 	}
 	return Config{
 		Listen: "unix://" + path,
-		Certs:  func(context.Context) ([]CertStatus, error) { return nil, nil },
+		Certs:  func(bool) iter.Seq[CertStatus] { return slices.Values[[]CertStatus](nil) },
+		Retry:  func(context.Context, string) (Retried, error) { return Retried{}, nil },
 		Cert: func(_ context.Context, name string) (CertStatus, error) {
 			return CertStatus{}, fmt.Errorf("%w: %s", ErrUnknownName, name)
 		},
@@ -339,5 +342,68 @@ func TestRevoke_CarriesWhatWasAsked(t *testing.T) {
 	}
 	if err := client.Revoke(t.Context(), "b.example", want); !errors.Is(err, ErrUnknownName) {
 		t.Errorf("unknown name: %v", err)
+	}
+}
+
+// collect is all that a sequence yields, or its error.
+func collect(certs iter.Seq2[CertStatus, error]) (all []CertStatus, err error) {
+	for c, err := range certs {
+		if err != nil {
+			return all, err
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+func TestServer_ListsAnyNumberOfCertificatesOneByOne(t *testing.T) {
+	const many = 20000
+	asked := false
+	_, client := start(t, func(c *Config) {
+		c.Certs = func(failing bool) iter.Seq[CertStatus] {
+			if failing {
+				asked = true
+			}
+			return func(yield func(CertStatus) bool) {
+				for i := range many {
+					if !yield(CertStatus{Name: fmt.Sprintf("n%d.example", i), State: "serving"}) {
+						return
+					}
+				}
+			}
+		}
+	})
+	got, err := collect(client.Certs(t.Context(), true))
+	if err != nil || len(got) != many || got[many-1].Name != "n19999.example" || !asked {
+		t.Errorf("%d certificates, %v", len(got), err)
+	}
+	for c := range client.Certs(t.Context(), false) { // and a reader may go away
+		if c.Name == "n10.example" {
+			break
+		}
+	}
+}
+
+func TestServer_RetriesNames(t *testing.T) {
+	next := time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
+	_, client := start(t, func(c *Config) {
+		c.Retry = func(_ context.Context, name string) (Retried, error) {
+			switch name {
+			case "":
+				return Retried{Names: 7}, nil
+			case "a.example":
+				return Retried{Names: 1, Next: next}, nil
+			}
+			return Retried{}, fmt.Errorf("%w: %s", ErrUnknownName, name)
+		}
+	})
+	if got, err := client.Retry(t.Context(), ""); err != nil || got.Names != 7 {
+		t.Errorf("all: %+v, %v", got, err)
+	}
+	if got, err := client.Retry(t.Context(), "a.example"); err != nil || !got.Next.Equal(next) {
+		t.Errorf("one: %+v, %v", got, err)
+	}
+	if _, err := client.Retry(t.Context(), "b.example"); !errors.Is(err, ErrUnknownName) {
+		t.Errorf("unknown: %v", err)
 	}
 }

@@ -56,13 +56,6 @@ func (c *Client) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	return conn, nil
 }
 
-// Certs returns all certificates by name.
-func (c *Client) Certs(ctx context.Context) ([]CertStatus, error) {
-	var certs []CertStatus
-	err := c.do(ctx, http.MethodGet, "/certs", &certs)
-	return certs, err
-}
-
 // Cert returns the certificate of one name. The error wraps ErrUnknownName if there is none.
 func (c *Client) Cert(ctx context.Context, name string) (CertStatus, error) {
 	var cert CertStatus

@@ -20,26 +20,6 @@ func WriteJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// WriteTable writes `certs list` for people: a line for each certificate. Now is what the times are relative to.
-func WriteTable(w io.Writer, certs []CertStatus, now time.Time) error {
-	if len(certs) == 0 {
-		_, err := fmt.Fprintln(w, "no certificates yet")
-		return err
-	}
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "NAME\tSTATE\tCA\tENDS\tRENEWS\tLAST ERROR")
-	for i := range certs {
-		c := &certs[i]
-		lastError := printable(c.LastError)
-		if !c.NextAttempt.IsZero() {
-			lastError = strings.TrimSpace(lastError + " (next attempt " + relative(c.NextAttempt, now) + ")")
-		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n",
-			printable(c.Name), printable(c.State), orDash(printable(c.CA)), relative(c.NotAfter, now), relative(c.RenewAt, now), orDash(lastError))
-	}
-	return tw.Flush()
-}
-
 // WriteStatus writes `certs show` for people: a line for each fact.
 func WriteStatus(w io.Writer, c CertStatus, now time.Time) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -49,22 +29,61 @@ func WriteStatus(w io.Writer, c CertStatus, now time.Time) error {
 		}
 	}
 	line("name", c.Name)
+	line("for", c.For)
 	line("site", c.Site)
+	if c.Tenant != c.Name {
+		line("tenant", c.Tenant)
+	}
 	line("state", c.State)
 	line("ca", c.CA)
 	line("serial", c.Serial)
+	line("key", c.Key)
 	line("begins", absolute(c.NotBefore, now))
 	line("ends", absolute(c.NotAfter, now))
 	line("renews", absolute(c.RenewAt, now))
+	if r := c.Renewal; r != nil {
+		line("ca's window", absolute(r.Start, now)+" to "+absolute(r.End, now))
+		line("ca's reason", r.Explanation)
+	}
+	statusTrouble(line, &c, now)
+	for _, key := range noteKeys(c.Notes) {
+		line(strings.ReplaceAll(printable(key), "_", " "), c.Notes[key])
+	}
+	if err := tw.Flush(); err != nil || c.Second == nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(w, "\nfor clients that cannot use this one:"); err != nil {
+		return err
+	}
+	return WriteStatus(w, *c.Second, now)
+}
+
+// statusTrouble tells what an order waits for and what went wrong.
+func statusTrouble(line func(key, value string), c *CertStatus, now time.Time) {
+	if c.Position > 0 {
+		line("queue", fmt.Sprintf("number %d, expected %s", c.Position, absolute(c.Expected, now)))
+	}
+	if c.Budget != "" {
+		line("held back by", "issue.budget."+c.Budget)
+	}
+	line("lease held by", c.Holder)
 	line("last error", c.LastError)
+	if f := c.Failure; f != nil {
+		line("of", absolute(f.At, now))
+		line("ca says", strings.TrimSpace(f.Type+" "+f.Detail))
+		for _, of := range f.Names {
+			line("", of)
+		}
+		line("seen from here", f.View)
+		line("what to do", f.Advice)
+	}
 	if c.Attempts > 0 {
 		line("attempts", fmt.Sprint(c.Attempts))
 	}
 	line("next attempt", absolute(c.NextAttempt, now))
-	for _, key := range noteKeys(c.Notes) {
-		line(strings.ReplaceAll(printable(key), "_", " "), c.Notes[key])
+	if c.CA == "" {
+		line("may issue", strings.Join(c.MayIssue, ", "))
 	}
-	return tw.Flush()
 }
 
 // WriteUpstreams writes `upstreams` for people: a line for each target.

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"iter"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +26,7 @@ func sample(now time.Time) []CertStatus {
 func TestWriteTable_IsALineForEachCertificate(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	var b strings.Builder
-	if err := WriteTable(&b, sample(now), now); err != nil {
+	if err := WriteTable(&b, each(sample(now)), now); err != nil {
 		t.Fatal(err)
 	}
 	want := `
@@ -37,7 +38,7 @@ new.example.com  failing  -            -       -       DNS problem:  [31mNXDOMAI
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	b.Reset()
-	if err := WriteTable(&b, nil, now); err != nil || b.String() != "no certificates yet\n" {
+	if err := WriteTable(&b, each(nil), now); err != nil || b.String() != "no such certificates\n" {
 		t.Errorf("an empty table is %q, %v", b.String(), err)
 	}
 }
@@ -124,5 +125,51 @@ func TestRelative_SaysTimesInOneUnit(t *testing.T) {
 	}
 	if got := relative(time.Time{}, now); got != "-" {
 		t.Errorf("no time: %q", got)
+	}
+}
+
+func each(all []CertStatus) iter.Seq2[CertStatus, error] {
+	return func(yield func(CertStatus, error) bool) {
+		for _, c := range all {
+			if !yield(c, nil) {
+				return
+			}
+		}
+	}
+}
+
+func TestWriteExplanation_SaysHowItStandsAndWhatToDo(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	certs := sample(now)
+	certs[0].Renewal = &Renewal{Start: now.Add(30 * 24 * time.Hour), End: now.Add(32 * 24 * time.Hour)}
+	certs[1].Failure = &Failure{At: now.Add(-time.Hour), Advice: "add an address record", View: "it has no address"}
+	certs = append(certs, CertStatus{
+		Name: "held.example.com", State: "waiting for a budget", Budget: "per_tenant", Position: 3, NextAttempt: now.Add(time.Hour), Expected: now.Add(2 * time.Hour), MayIssue: []string{"a", "b"},
+	})
+	var b strings.Builder
+	for _, c := range certs {
+		if err := WriteExplanation(&b, c, now); err != nil {
+			t.Fatal(err)
+		}
+		b.WriteByte('\n')
+	}
+	want := `
+example.com is served with a certificate from letsencrypt (ACME 2) until 2026-03-03 12:00:00 UTC (in 61d).
+It is renewed in 31d, as the CA asks, between 2026-01-31 12:00:00 UTC (in 30d) and 2026-02-02 12:00:00 UTC (in 32d).
+
+new.example.com has no certificate: failing.
+The last attempt 60m ago failed: DNS problem:  [31mNXDOMAIN.
+Seen from here: it has no address.
+What to do: add an address record.
+The next attempt is in 95s; ` + "`gatelodge certs retry new.example.com`" + ` makes it earlier.
+
+held.example.com has no certificate: waiting for a budget.
+It would come from a, else b.
+Our own budget issue.budget.per_tenant is used up: nothing is ordered before 2026-01-01 13:00:00 UTC (in 60m), and then by itself.
+It is number 3 in the queue, expected in 2h.
+
+`
+	if diff := cmp.Diff(want, "\n"+b.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -24,9 +22,10 @@ const (
 
 // Server answers on the admin socket:
 //
-//	GET  /certs        all certificates, by name
+//	GET  /certs        all certificates, by name; ?failing=true those that want attention
 //	GET  /certs/NAME   one certificate
 //	GET  /config       the configuration in force
+//	POST /retry, /certs/NAME/retry
 //	POST /certs/NAME/revoke?reason=N&compromised=BOOL
 //	POST /reload       read the configuration again
 //	GET /upstreams     all upstreams and their targets
@@ -94,6 +93,8 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /certs", s.listCerts)
 	mux.HandleFunc("GET /certs/{name}", s.showCert)
 	mux.HandleFunc("POST /certs/{name}/revoke", s.revoke)
+	mux.HandleFunc("POST /certs/{name}/retry", s.retry)
+	mux.HandleFunc("POST /retry", s.retry)
 	mux.HandleFunc("GET /config", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, s.cfg.Config()) })
 	mux.HandleFunc("POST /reload", s.reload)
 	if s.cfg.Upstreams != nil {
@@ -106,22 +107,6 @@ func (s *Server) routes() http.Handler {
 		mux.HandleFunc("POST /acme/{name}/rollkey", func(w http.ResponseWriter, r *http.Request) { s.lookAt(w, r, s.cfg.RollKey) })
 	}
 	return mux
-}
-
-func (s *Server) listCerts(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), answerTime)
-	defer cancel()
-	certs, err := s.cfg.Certs(ctx)
-	if err != nil {
-		s.refuse(w, http.StatusInternalServerError, err)
-		return
-	}
-	certs = slices.Clone(certs)
-	slices.SortFunc(certs, func(a, b CertStatus) int { return strings.Compare(a.Name, b.Name) })
-	if certs == nil {
-		certs = []CertStatus{} // [] in JSON, not null
-	}
-	s.answer(w, http.StatusOK, certs)
 }
 
 func (s *Server) showCert(w http.ResponseWriter, r *http.Request) {

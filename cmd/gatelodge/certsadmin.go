@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+
+	"gatelodge/cmd/internal/admin"
+	"gatelodge/proxy/certs"
+	"gatelodge/proxy/hostname"
+)
+
+// certStatuses yields all certificates, or those that want attention.
+func (p *program) certStatuses(failing bool) iter.Seq[admin.CertStatus] {
+	return func(yield func(admin.CertStatus) bool) {
+		for st := range p.certs.List(failing) {
+			if !yield(toAdmin(st)) {
+				return
+			}
+		}
+	}
+}
+
+// retry lets a name, or all for the empty name, be tried again now.
+func (p *program) retry(ctx context.Context, name string) (admin.Retried, error) {
+	if name == "" {
+		n, err := p.certs.RetryAll(ctx)
+		return admin.Retried{Names: n}, err
+	}
+	host, err := hostname.FromConfig(name)
+	if err != nil {
+		return admin.Retried{}, fmt.Errorf("%w: %w", admin.ErrUnknownName, err)
+	}
+	next, err := p.certs.Retry(ctx, host)
+	if errors.Is(err, certs.ErrNotManaged) {
+		err = fmt.Errorf("%w: %w", admin.ErrUnknownName, err)
+	}
+	return admin.Retried{Names: 1, Next: next}, err
+}
+
+// toAdmin is the same facts in the words of the admin socket, which other programs read.
+func toAdmin(st certs.Status) admin.CertStatus {
+	a := admin.CertStatus{
+		Name: st.Name, For: st.For, Site: st.Site, Tenant: st.Tenant, State: st.State, CA: st.CA,
+		NotBefore: st.NotBefore, NotAfter: st.NotAfter, RenewAt: st.RenewAt,
+		Attempts: st.Attempts, NextAttempt: st.NextAttempt,
+		Position: st.Position, Expected: st.Expected, Budget: st.Budget, Holder: st.Holder,
+		Serial: st.Serial, Key: st.Key, MayIssue: st.MayIssue, Notes: st.Notes,
+	}
+	if r := st.Renewal; r != nil {
+		a.Renewal = &admin.Renewal{Start: r.Start, End: r.End, Explanation: r.Explanation, NextCheck: r.NextCheck}
+	}
+	if f := st.LastFailure; f != nil {
+		a.LastError = f.Reason
+		a.Failure = &admin.Failure{At: f.At, CA: f.CA, Scope: f.Scope, Type: f.Type, Detail: f.Detail, Advice: f.Advice, View: f.View, Paused: f.Paused}
+		for _, sub := range f.Sub {
+			a.Failure.Names = append(a.Failure.Names, strings.TrimSpace(sub.Type+" "+sub.Detail))
+		}
+	}
+	if st.Second != nil {
+		second := toAdmin(*st.Second)
+		a.Second = &second
+	}
+	return a
+}

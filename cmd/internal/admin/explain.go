@@ -1,0 +1,114 @@
+package admin
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// WriteExplanation writes `certs explain`: how the certificate stands, why, what comes next and what a person can do, in sentences.
+func WriteExplanation(w io.Writer, c CertStatus, now time.Time) error {
+	var text []string
+	say := func(format string, args ...any) { text = append(text, printable(fmt.Sprintf(format, args...))) }
+	explainPresent(&c, now, say)
+	explainFailure(&c, now, say)
+	explainNext(&c, now, say)
+	_, err := io.WriteString(w, strings.Join(text, "\n")+"\n")
+	return err
+}
+
+// explainPresent says what clients get now.
+func explainPresent(c *CertStatus, now time.Time, say func(string, ...any)) {
+	if c.For != "" {
+		say("%s is served with the certificate of %s.", c.For, c.Name)
+	}
+	switch {
+	case c.State == "own file":
+		say("%s has a certificate that its site brings, until %s. We do not renew it.", c.Name, absolute(c.NotAfter, now))
+	case c.NotAfter.IsZero():
+		say("%s has no certificate: %s.", c.Name, c.State)
+		if len(c.MayIssue) > 0 {
+			say("It would come from %s.", strings.Join(c.MayIssue, ", else "))
+		}
+	case c.NotAfter.Before(now):
+		say("The certificate of %s ended %s and is not served.", c.Name, relative(c.NotAfter, now))
+	default:
+		say("%s is served with a certificate from %s%s until %s.", c.Name, c.CA, how(c.Notes), absolute(c.NotAfter, now))
+	}
+}
+
+// how tells the protocol and the challenge, if they are noted.
+func how(notes map[string]string) string {
+	var parts []string
+	if v := notes["acme_version"]; v != "" {
+		parts = append(parts, "ACME "+v)
+	}
+	if ch := notes["challenge"]; ch != "" {
+		parts = append(parts, ch)
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(parts, ", ") + ")"
+}
+
+// explainFailure says what went wrong last and what to do about it.
+func explainFailure(c *CertStatus, now time.Time, say func(string, ...any)) {
+	if c.LastError == "" {
+		return
+	}
+	when := ""
+	if f := c.Failure; f != nil && !f.At.IsZero() {
+		when = " " + relative(f.At, now)
+	}
+	say("The last attempt%s failed: %s.", when, strings.TrimSuffix(c.LastError, "."))
+	f := c.Failure
+	if f == nil {
+		return
+	}
+	if f.View != "" {
+		say("Seen from here: %s.", strings.TrimSuffix(f.View, "."))
+	}
+	if f.Paused {
+		say("The CA has paused the name: it takes no orders for it until a person has been there.")
+	}
+	if f.Advice != "" {
+		say("What to do: %s.", strings.TrimSuffix(f.Advice, "."))
+	}
+}
+
+// explainNext says what happens by itself, and when.
+func explainNext(c *CertStatus, now time.Time, say func(string, ...any)) {
+	if c.Holder != "" {
+		say("Being ordered just now, by %s.", c.Holder)
+	}
+	if c.Budget != "" {
+		say("Our own budget issue.budget.%s is used up: nothing is ordered before %s, and then by itself.", c.Budget, absolute(c.NextAttempt, now))
+	}
+	if c.Position > 0 {
+		say("It is number %d in the queue, expected %s.", c.Position, relative(c.Expected, now))
+	}
+	switch {
+	case c.Budget != "" || c.Position > 0:
+	case c.NextAttempt.After(now):
+		say("The next attempt is %s; `gatelodge certs retry %s` makes it earlier.", relative(c.NextAttempt, now), c.Name)
+	case !c.RenewAt.IsZero() && !c.NotAfter.IsZero():
+		say("It is renewed %s, %s.", relative(c.RenewAt, now), renewalReason(c.Renewal, now))
+	}
+	if c.Second != nil {
+		say("It has a second certificate, for clients that cannot use this one: %s.", c.Second.State)
+	}
+}
+
+// renewalReason says who chose the time.
+func renewalReason(r *Renewal, now time.Time) string {
+	if r == nil {
+		return "by its lifetime"
+	}
+	why := "as the CA asks, between " + absolute(r.Start, now) + " and " + absolute(r.End, now)
+	if r.Explanation != "" {
+		why += ", see " + r.Explanation
+	}
+	return why
+}

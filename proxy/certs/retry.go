@@ -1,0 +1,193 @@
+package certs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// ErrNotManaged is wrapped by Retry for names that no site wants a certificate for from us.
+var ErrNotManaged = errors.New("certs: no site wants a certificate for the name from a CA")
+
+// A Forgiver is an Issuer that remembers what its CA refused, and can forget it for some names.
+type Forgiver interface {
+	Forgive(ctx context.Context, names []string) error
+}
+
+// Bounds of RetryAll.
+const (
+	retryPage     = 1000 // failures listed at a time
+	retryTogether = 16   // names looked at together
+)
+
+// Retry lets a host or wildcard that is held back be tried now: a person says that the reason is gone. What its CA said about this name alone is forgotten too; limits
+// of accounts, domains and addresses stay, and so do our budgets. It returns when the name is tried, zero for at once, and does not wait for the result.
+//
+// Other processes of the fleet learn of it by the certificate, or by the next failure.
+func (m *Manager) Retry(ctx context.Context, name string) (time.Time, error) {
+	r := m.rules.Load()
+	t, ok := r.managed(name)
+	if !ok || t.brief {
+		return time.Time{}, fmt.Errorf("%w: %s", ErrNotManaged, name)
+	}
+	next, err := m.retry(ctx, r, t)
+	if second, ok := r.secondOf(t); ok && err == nil && m.failures.remembered(second.name) != nil {
+		_, err = m.retry(ctx, r, second)
+	}
+	return next, err
+}
+
+// RetryAll is Retry for every name with a stored failure, and for what waits for a failing CA. It lists, so it is for operators only. It returns how many names it found.
+func (m *Manager) RetryAll(ctx context.Context) (int, error) {
+	var found atomic.Int64
+	m.queue.hasten("")
+	for after, more := "", true; more; {
+		names, err := m.store.List(ctx, failureObject(""), after, retryPage)
+		if err != nil {
+			return int(found.Load()), fmt.Errorf("list failures: %w", err)
+		}
+		if more = len(names) == retryPage; len(names) > 0 {
+			after = names[len(names)-1]
+		}
+		if err := m.retryPage(ctx, names, &found); err != nil {
+			return int(found.Load()), err
+		}
+	}
+	return int(found.Load()), nil
+}
+
+// retryPage retries the names of some stored failures, a few at a time. Names that nobody wants any more are passed over.
+func (m *Manager) retryPage(ctx context.Context, objects []string, found *atomic.Int64) error {
+	var (
+		wg     sync.WaitGroup
+		mu     sync.Mutex
+		faults []error
+		places = make(chan struct{}, retryTogether)
+		r      = m.rules.Load()
+	)
+	for _, object := range objects {
+		name := nameOfFile(strings.TrimPrefix(object, failureObject("")))
+		t, ok := r.managed(name)
+		if !ok || t.brief || ctx.Err() != nil {
+			continue
+		}
+		places <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-places }()
+			if _, err := m.retry(ctx, r, t); err != nil {
+				mu.Lock()
+				faults = append(faults, fmt.Errorf("%s: %w", name, err))
+				mu.Unlock()
+				return
+			}
+			found.Add(1)
+		})
+	}
+	wg.Wait()
+	return errors.Join(append(faults, ctx.Err())...)
+}
+
+// retry lifts what holds the certificate back and sets the next attempt going.
+func (m *Manager) retry(ctx context.Context, r *rules, t target) (time.Time, error) {
+	now := time.Now()
+	rec, err := m.failures.read(ctx, t.name)
+	if err != nil {
+		return time.Time{}, err
+	}
+	for _, ca := range r.cas(t) {
+		if f, ok := ca.Issuer.(Forgiver); ok {
+			if err := f.Forgive(ctx, []string{subject(t.name)}); err != nil {
+				return time.Time{}, fmt.Errorf("forget what CA %s refused: %w", ca.Issuer.Name(), err)
+			}
+		}
+	}
+	if rec.backingOff(now) {
+		again := *rec
+		again.RetryAt, again.Paused = time.Time{}, false
+		again.Next = latest(now, rec.room(r.Budget.Failures))
+		if err := m.failures.rewrite(ctx, t.name, &again); err != nil {
+			return time.Time{}, err
+		}
+		m.log.Info("name is tried again by an operator's wish", zap.String("name", t.name), zap.Time("next_attempt", again.Next))
+		if again.Next.After(now) {
+			if m.planner.knows(t.name) {
+				m.planner.plan(t.name, again.Next)
+			}
+			return again.Next, nil
+		}
+	}
+	return time.Time{}, m.tryNow(ctx, r, t)
+}
+
+// tryNow orders a certificate if the name needs one. A name that no site lists still needs its permission.
+func (m *Manager) tryNow(ctx context.Context, r *rules, t target) error {
+	m.queue.hasten(t.name)
+	if m.planner.knows(t.name) {
+		m.planner.plan(t.name, time.Now())
+		return nil
+	}
+	v, cert, err := m.lookAt(ctx, r, t, netip.Addr{})
+	if err != nil {
+		return err
+	}
+	if v == denied {
+		return fmt.Errorf("%w: %s", ErrDenied, subject(t.name))
+	}
+	_, err = m.act(t, v, cert, nil)
+	if _, parked := errors.AsType[*UnavailableError](err); parked {
+		return nil // it waits for its CA, whose next trial comes soon
+	}
+	return err
+}
+
+// hasten lets CAs that fail be tried at once, unless they asked to be left alone, and takes the name's order, or all for the empty name, along.
+func (q *queue) hasten(name string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.ctx == nil || q.ctx.Err() != nil {
+		return
+	}
+	for _, o := range q.orders {
+		if o.state != orderParked || name != "" && o.name != name {
+			continue
+		}
+		for _, ca := range o.cas {
+			if c := q.circuits[ca]; c != nil && c.open {
+				c.next = c.until
+			}
+		}
+		if o.withheld == nil {
+			o.after = time.Time{}
+		}
+	}
+	q.resumeLocked()
+}
+
+// nameOfFile is the reverse of fileName.
+func nameOfFile(file string) string {
+	if strings.HasPrefix(file, "_.") {
+		return "*" + file[1:]
+	}
+	return file
+}
+
+// rewrite stores a record that a person changed.
+func (f *failures) rewrite(ctx context.Context, name string, rec *failureRecord) error {
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return fmt.Errorf("encode the failures of %s: %w", name, err)
+	}
+	if _, err := f.store.Put(ctx, failureObject(name), data); err != nil {
+		return fmt.Errorf("store the failures of %s: %w", name, err)
+	}
+	f.remember(name, rec)
+	return nil
+}

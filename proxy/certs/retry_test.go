@@ -1,0 +1,123 @@
+package certs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestRetry_AnOperatorForcesAnEarlierAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.ca.failWith(&fakeFailure{scope: ScopeName, retryAt: time.Now().Add(24 * time.Hour)})
+		h.open()
+		h.refuse("bad.example.com")
+		time.Sleep(time.Minute)
+		h.ca.failWith(nil)
+		h.refuse("bad.example.com")
+		next, err := h.m.Retry(t.Context(), "bad.example.com")
+		if err != nil || !next.IsZero() {
+			t.Fatalf("tried at %v, %v", next, err)
+		}
+		synctest.Wait()
+		h.must("bad.example.com")
+		h.wantIssued("bad.example.com", 2)
+	})
+}
+
+func TestRetry_FindsAllStoredFailuresAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.ca.failWith(&fakeFailure{scope: ScopeName, retryAt: time.Now().Add(24 * time.Hour)})
+		h.open()
+		var names []string
+		for i := range 20 {
+			names = append(names, fmt.Sprintf("www.customer%d.com", i))
+			h.refuse(names[i])
+		}
+		h.m.Close()
+		h.ca.failWith(nil)
+		h.open()
+		n, err := h.m.RetryAll(t.Context())
+		if err != nil || n != len(names) {
+			t.Errorf("%d names, %v", n, err)
+		}
+		time.Sleep(time.Second)
+		for _, name := range names {
+			if h.m.cache.cert(name) == nil {
+				t.Errorf("%s was not tried again", name)
+			}
+		}
+		if n, err := h.m.RetryAll(t.Context()); err != nil || n != 0 {
+			t.Errorf("then %d names, %v", n, err)
+		}
+	})
+}
+
+func TestRetry_KeepsToTheBudgetOfFailuresAndToPermission(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.set.Budget = Budget{Failures: Limit{2, time.Hour}}
+		h.ca.failWith(&fakeFailure{scope: ScopeName})
+		h.open()
+		h.refuse("bad.example.com")
+		for range 5 {
+			if _, err := h.m.Retry(t.Context(), "bad.example.com"); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		h.wantIssued("", 2)
+		next, err := h.m.Retry(t.Context(), "bad.example.com")
+		if wait := time.Until(next); err != nil || wait < 59*time.Minute || wait > time.Hour {
+			t.Errorf("tried in %s, %v", wait, err)
+		}
+		time.Sleep(2 * time.Hour)
+		h.gate.allow = deny
+		if _, err := h.m.Retry(t.Context(), "bad.example.com"); !errors.Is(err, ErrDenied) {
+			t.Errorf("retried without permission: %v", err)
+		}
+		h.wantIssued("", 2)
+	})
+}
+
+func TestRetry_RefusesNamesThatAreNotOurs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t).listing("www.example.com")
+		h.open()
+		if _, err := h.m.Retry(t.Context(), "other.example.com"); !errors.Is(err, ErrNotManaged) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// pausingFailure is what a CA answers that has paused the name.
+type pausingFailure struct{ fakeFailure }
+
+func (*pausingFailure) Paused() bool { return true }
+
+func TestFailures_KeepThePauseAndOurOwnView(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.ca.failWith(&pausingFailure{fakeFailure{scope: ScopeName, retryAt: time.Now().Add(24 * time.Hour)}})
+		h.view = func(_ context.Context, name string) string { return name + " has 192.0.2.1" }
+		h.open()
+		h.refuse("bad.example.com")
+		h.m.Close()
+		h.open()
+		s, err := h.m.Status(t.Context(), "bad.example.com")
+		if f := s.LastFailure; err != nil || f == nil || !f.Paused || f.View != "bad.example.com has 192.0.2.1" {
+			t.Errorf("%+v, %v", s.LastFailure, err)
+		}
+		for range 7 * 24 * 6 { // a week, visited every ten minutes
+			_, _ = h.m.GetCertificate((&pipeAt{}).hello("bad.example.com"))
+			time.Sleep(10 * time.Minute)
+		}
+		if n := len(h.ca.asked("")); n > 11 {
+			t.Errorf("a paused name was ordered %d times in a week", n)
+		}
+	})
+}
