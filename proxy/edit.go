@@ -129,8 +129,13 @@ func (x *exchange) mayTrail(name string) bool {
 	return !said && mayTrail(name) && !x.decides(name)
 }
 
-// decides reports whether site or route have a say about the field of a request.
+// decides reports whether site, route or a policy has a say about the field of a request.
 func (x *exchange) decides(name string) bool {
+	for _, own := range x.owned {
+		if sameVariable(name, own) {
+			return true
+		}
+	}
 	for _, e := range x.edits {
 		if e != nil && (slices.Contains(e.removeRequest, name) || slices.ContainsFunc(e.request, func(f fieldValue) bool { return f.name == name })) {
 			return true

@@ -48,6 +48,7 @@ type exchange struct {
 	call  upstream.Call         // what the upstream's pool is told, and tells
 	trace httptrace.ClientTrace // what happens on the way there
 
+	owned      []string    // see OwnFields
 	connecting *connecting // for an extended CONNECT; nil almost always
 	err        error       // why it went wrong, for the log
 

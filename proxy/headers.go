@@ -38,9 +38,52 @@ func cleanRequestHeader(h http.Header, trusted bool) {
 	}
 }
 
-// isAlias reports whether an application that turns names into variables (CGI, WSGI, PHP) could take the field for another one: it sees X_Forwarded_For
-// and X-Forwarded-For as the same.
-func isAlias(name string) bool { return strings.IndexByte(name, '_') >= 0 }
+// isAlias reports whether an application that turns names into variables (CGI, WSGI, PHP) could take the field for another one: most see X_Forwarded_For
+// and X-Forwarded-For as the same, some turn whatever is neither letter nor digit into an underscore.
+func isAlias(name string) bool {
+	odd := false
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c == '_':
+			return true
+		case foldVariable(c) == '-' && c != '-':
+			odd = true
+		}
+	}
+	if !odd {
+		return false
+	}
+	plain := []byte(name)
+	for i, c := range plain {
+		plain[i] = foldVariable(c)
+	}
+	usual := textproto.CanonicalMIMEHeaderKey(string(plain))
+	return isProxyField(usual) || ownsRequestField(usual)
+}
+
+// sameVariable reports whether such an application could take one name for the other.
+func sameVariable(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if foldVariable(a[i]) != foldVariable(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// foldVariable maps the bytes that cannot be told apart in the name of a variable to one.
+func foldVariable(c byte) byte {
+	switch {
+	case 'A' <= c && c <= 'Z':
+		return c | 0x20
+	case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		return c
+	}
+	return '-'
+}
 
 // isProxyField reports whether only a proxy has a reason to send the field.
 func isProxyField(name string) bool {

@@ -138,7 +138,7 @@ func newForward(a config.Auth, open func(target string) (http.RoundTripper, erro
 		return nil, err
 	}
 	return policy.NewForward(policy.ForwardConfig{
-		URL: a.Forward, Copy: a.Copy, Timeout: a.Timeout, Transport: transport, Header: proxy.HeaderFor, Refuse: proxy.Refuse,
+		URL: a.Forward, Copy: a.Copy, Timeout: a.Timeout, Transport: transport, Header: proxy.HeaderFor, Own: proxy.OwnFields, Refuse: proxy.Refuse,
 	})
 }
 

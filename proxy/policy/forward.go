@@ -31,6 +31,9 @@ type ForwardConfig struct {
 	// says, X-Forwarded-For, -Proto and -Host among it. Required.
 	Header func(r *http.Request) http.Header
 
+	// Own is told the names in Copy for each request that is let through: from now on no trailer of the client's may carry them. Nil: nobody is told.
+	Own func(r *http.Request, names ...string)
+
 	Refuse Refuse
 }
 
@@ -148,6 +151,9 @@ func (b *endingBody) Close() error {
 
 // introduce gives the request the fields that the server decided on.
 func (f *Forward) introduce(r *http.Request, answer http.Header) {
+	if f.cfg.Own != nil && len(f.copied) > 0 {
+		f.cfg.Own(r, f.copied...)
+	}
 	for name := range r.Header {
 		for _, copied := range f.copied {
 			if sameField(name, copied) {

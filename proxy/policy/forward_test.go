@@ -55,7 +55,13 @@ func TestForward_GivesTheRequestWhatTheServerDecidedAndNothingOfTheClients(t *te
 		}
 		w.Header().Set("X-Other", "not copied")
 		w.WriteHeader(http.StatusNoContent)
-	}, nil)
+	}, func(cfg *policy.ForwardConfig) {
+		cfg.Own = func(_ *http.Request, names ...string) {
+			if strings.Join(names, " ") != "Remote-User X-Groups" {
+				t.Errorf("the server decides about %q", names)
+			}
+		}
+	})
 	s := serve(t, f, echo)
 	for name, row := range map[string]struct {
 		says   string
