@@ -91,10 +91,18 @@ func (x *exchange) act() {
 	case a.respond != nil:
 		x.fixed(a.respond)
 	case x.nowhere():
-		x.refuse(&fault{http.StatusNotFound, "no route takes the request"})
+		x.refuse(x.lost())
 	default:
 		x.forward()
 	}
+}
+
+// lost is why there is no upstream.
+func (x *exchange) lost() *fault {
+	if x.site.OnDemand && x.state.Customers != nil {
+		return &fault{http.StatusServiceUnavailable, "nobody says where the requests for this name go"}
+	}
+	return &fault{http.StatusNotFound, "no route takes the request"}
 }
 
 // nowhere reports whether there is no upstream for the request.

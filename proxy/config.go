@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -96,9 +97,9 @@ type Settings struct {
 	// ProxyProtocol is how balancers in front of us say who their clients are. The address that they say counts everywhere.
 	ProxyProtocol ProxyProtocol
 
-	// Customers returns what was said about a name when it was permitted, from memory and at once; the name is canonical. It is asked for the names of sites that are
-	// OnDemand. Nil: nothing was said.
-	Customers func(name string) (Customer, bool)
+	// Customers returns what is said about the names of sites that are OnDemand, once per request; the name is canonical. It answers from memory where it can, and is false when
+	// nobody can say. Nil: nothing is ever said.
+	Customers func(ctx context.Context, name string) (Customer, bool)
 
 	// OpenUpstream makes the upstream of Customer.To, without connecting yet, or says why that is no upstream. What it made is used for every name with that address, across reloads,
 	// and closed when it was not used for a while. Nil: To is ignored.
@@ -131,7 +132,8 @@ type Site struct {
 	// bytes are not written to the ResponseWriter. It keeps nothing after it has returned (DESIGN 2).
 	Wrap func(http.Handler) http.Handler
 
-	// Upstream is where requests go; with Routes it may be nil, and requests that none takes are answered with 404. The RoundTripper is safe for concurrent use and fills in scheme and host of the URL itself; its errors become
+	// Upstream is where requests go; with Routes it may be nil, and requests that none takes are answered with 404; likewise if the
+	// site is OnDemand and Customers say where each name's requests go, 503 for names of which nobody can say. The RoundTripper is safe for concurrent use and fills in scheme and host of the URL itself; its errors become
 	// 502 or 504 (see upstream.ErrTimeout).
 	Upstream http.RoundTripper
 

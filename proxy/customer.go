@@ -34,8 +34,11 @@ func (x *exchange) customer() Customer {
 	if x.state.Customers == nil || x.site == nil || !x.site.OnDemand {
 		return Customer{}
 	}
-	c, _ := x.state.Customers(x.host)
-	return c
+	if x.whose == nil {
+		c, _ := x.state.Customers(x.r.Context(), x.host)
+		x.whose = &c
+	}
+	return *x.whose
 }
 
 // customerUpstream is the upstream that the host's customer has, nil for none.

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -30,8 +31,10 @@ func TestCustomer_GoesToItsOwnUpstreamAndIsNamedToIt(t *testing.T) {
 	site.Headers = &proxy.Headers{Set: map[string]string{"X-Tenant": "{ask.tenant}"}}
 	site.Routes = []proxy.Route{{Match: paths("/shared/*"), Upstream: pool(t, "shared")}}
 	listed.Headers = site.Headers
-	set := proxytest.Sites(site, listed)
-	set.Customers = func(name string) (proxy.Customer, bool) { c, ok := said[name]; return c, ok }
+	homeless := proxy.Site{Name: "*.each.test", Hosts: []string{"*.each.test"}, OnDemand: true}
+	said["own.each.test"] = said["own.test"]
+	set := proxytest.Sites(site, listed, homeless)
+	set.Customers = func(_ context.Context, name string) (proxy.Customer, bool) { c, ok := said[name]; return c, ok }
 	set.OpenUpstream = func(to string) (proxy.Upstream, error) {
 		opened.Add(1)
 		if !strings.HasPrefix(to, "http://") {
@@ -47,7 +50,7 @@ func TestCustomer_GoesToItsOwnUpstreamAndIsNamedToIt(t *testing.T) {
 			status             int
 		}{
 			{"own.test", "/", "own acme", 200}, {"also.test", "/", "own acme", 200}, {"plain.test", "/", "site other", 200}, {"unknown.test", "/", "site ", 200}, {"evil.test", "/", "site ", 200},
-			{"listed.test", "/", "listed ", 200}, {"own.test", "/shared/x", "shared ", 200}, {"bad.test", "/", "", 502},
+			{"listed.test", "/", "listed ", 200}, {"own.test", "/shared/x", "shared ", 200}, {"bad.test", "/", "", 502}, {"own.each.test", "/", "own mine", 200}, {"unknown.each.test", "/", "", 503},
 		} {
 			r, _ := http.NewRequest("GET", mode.URL(c.host, c.target), nil)
 			r.Header.Set("X-Tenant", "mine")

@@ -34,6 +34,7 @@ type exchange struct {
 	// out is who the answer is written to: the exchange itself, or what a policy put before it.
 	out http.ResponseWriter
 
+	whose *Customer // of a name served on demand; nil until somebody asked
 	edits [2]*edits // what the site and the route change in headers
 
 	start    time.Time

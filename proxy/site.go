@@ -32,7 +32,7 @@ func NewTable(sites []Site) (*Table, error) {
 			errs = append(errs, fmt.Errorf("site %q: upstreams, routes and policies have no part in what passes through", s.Name))
 		case s.Passthrough != nil:
 			errs = append(errs, s.Passthrough.check())
-		case s.Upstream == nil && len(s.Routes) == 0:
+		case s.Upstream == nil && len(s.Routes) == 0 && !s.OnDemand:
 			errs = append(errs, fmt.Errorf("site %q: no upstream", s.Name))
 		}
 		if len(s.Hosts) == 0 {

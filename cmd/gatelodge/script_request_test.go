@@ -145,3 +145,16 @@ func scriptCollect(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Defer(srv.Close)
 	ts.Setenv(args[0], srv.URL)
 }
+
+// asker VAR NAME TO: starts an ask endpoint that permits NAME alone, says that it is a tenant's, and that its requests go to TO.
+func scriptAsker(ts *testscript.TestScript, _ bool, args []string) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if name := r.FormValue("name"); name == args[1] {
+			fmt.Fprintf(w, `{"tenant": "tenant of %s", "to": %q}`, name, args[2])
+			return
+		}
+		http.NotFound(w, r)
+	}))
+	ts.Defer(srv.Close)
+	ts.Setenv(args[0], srv.URL)
+}

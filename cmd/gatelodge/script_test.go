@@ -48,6 +48,7 @@ func TestScripts(t *testing.T) {
 			"echo":     scriptEcho,
 			"decider":  scriptDecider,
 			"collect":  scriptCollect,
+			"asker":    scriptAsker,
 		},
 	})
 }

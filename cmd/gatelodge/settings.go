@@ -87,6 +87,7 @@ func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission
 	s.proxy.TrustedProxies = cfg.Listen.TrustedProxies
 	s.proxy.UnknownClose = cfg.TLS.UnknownName == "close"
 	s.proxy.DefaultName = cfg.TLS.DefaultName
+	s.proxy.Customers, s.proxy.OpenUpstream = customersOf(permission), openCustomer(s.log)
 	s.certs = certs.Settings{
 		Lookup:           table.Lookup,
 		Listed:           cfg.Listed(),
@@ -120,11 +121,18 @@ func (s *settings) newSite(site config.ResolvedSite, before pools, kept policies
 		ps.Passthrough, err = proxy.ParsePassthrough(site.Passthrough)
 		return ps, err
 	}
-	if ps.Upstream, err = s.pools.open(site, before, s.log); err != nil {
-		return ps, err
+	if site.UpstreamName != "" {
+		if ps.Upstream, err = s.pools.open(site, before, s.log); err != nil {
+			return ps, err
+		}
 	}
 	own, err := s.policies.newPolicies(site.Name, site.Policies, kept, s.opener(before))
+	if err != nil {
+		return ps, err
+	}
 	ps.Wrap = join(s.trace, own)
+	ps.Headers = headersOf(site.Headers)
+	ps.Routes, err = s.newRoutes(site, before, kept)
 	return ps, err
 }
 

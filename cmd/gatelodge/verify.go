@@ -33,6 +33,14 @@ func verifyFiles(cfg *config.Config) error {
 		if _, err := (policies{}).newPolicies(site.Name, site.Policies, nil, noTransport); err != nil {
 			errs = append(errs, fmt.Errorf("site %s: %w", site.Name, err))
 		}
+		for i, r := range site.Routes {
+			if _, err := newRoute(r); err != nil {
+				errs = append(errs, fmt.Errorf("site %s: route %d: %w", site.Name, i+1, err))
+			}
+			if _, err := (policies{}).newPolicies(site.Name, r.Policies, nil, noTransport); err != nil {
+				errs = append(errs, fmt.Errorf("site %s: route %d: %w", site.Name, i+1, err))
+			}
+		}
 		if site.CertFile == "" {
 			continue
 		}

@@ -67,6 +67,14 @@ func (p *Pattern) Rest(path string) string { return strings.TrimPrefix(path[len(
 // Below reports whether the pattern ends with "/*".
 func (p *Pattern) Below() bool { return p.below }
 
+// CheckMethod reports what is wrong with a method of a Match.
+func CheckMethod(method string) error {
+	if !isToken(method) {
+		return fmt.Errorf("%q is no method", method)
+	}
+	return nil
+}
+
 // takes reports whether the path matches, in the form that it is in.
 func (p *Pattern) takes(r Reading) bool {
 	own := p.path
@@ -104,9 +112,7 @@ func NewMatcher(m Match) (Matcher, error) {
 		made.patterns = append(made.patterns, p)
 	}
 	for _, method := range m.Methods {
-		if !isToken(method) {
-			errs = append(errs, fmt.Errorf("%q is no method", method))
-		}
+		errs = append(errs, CheckMethod(method))
 	}
 	if slices.Contains(made.methods, http.MethodGet) && !slices.Contains(made.methods, http.MethodHead) {
 		made.methods = append(made.methods, http.MethodHead)

@@ -384,30 +384,49 @@ type Site struct {
 	Routes      []Route `toml:"route"`
 }
 
-// Headers changes what the upstream or the client gets.
+// Headers changes what the upstream or the client gets. Values have the placeholders {host}, {client.ip}, {request.id} and {ask.tenant}.
 type Headers struct {
+	// Set are fields of requests, in place of what the client sent.
+	Set map[string]string `toml:"set"`
+
+	// Remove are fields of requests and of answers.
+	Remove   []string        `toml:"remove"`
+	Response ResponseHeaders `toml:"response"`
+}
+
+// ResponseHeaders changes answers alone.
+type ResponseHeaders struct {
 	Set    map[string]string `toml:"set"`
 	Remove []string          `toml:"remove"`
 }
 
-// Route sends some requests of a site elsewhere.
+// Route sends some requests of a site elsewhere. It has at most one of To, Redirect, Files and Respond; without, they go to the site's `to`.
 type Route struct {
-	Match     Match          `toml:"match"`
-	To        Target         `toml:"to"`
+	Match Match  `toml:"match"`
+	To    Target `toml:"to"`
+
+	// Strip is a prefix that paths lose on the way to the upstream, Rewrite the path instead, with {path} and {rest}: the path behind the pattern.
 	Strip     string         `toml:"strip"`
+	Rewrite   string         `toml:"rewrite"`
 	Limit     RouteLimit     `toml:"limit"`
 	BodyBytes Size           `toml:"body_bytes"`
 	Allow     []netip.Prefix `toml:"allow"`
 	Deny      []netip.Prefix `toml:"deny"`
 	Auth      Auth           `toml:"auth"`
 	Redirect  Redirect       `toml:"redirect"`
-	Files     string         `toml:"files" as:"file"`
-	Headers   Headers        `toml:"headers"`
+	Respond   Respond        `toml:"respond"`
+
+	// Files is a folder; its files are named by the path behind the pattern.
+	Files   string  `toml:"files" as:"file"`
+	Headers Headers `toml:"headers"`
 }
 
-// Match says which requests a route takes.
+// Match says which requests a route takes: those that meet all of it.
 type Match struct {
-	Path    []string `toml:"path"`
+	// Path are "/a/b", that path alone, or "/a/*", it and everything below; empty is every path.
+	Path []string `toml:"path"`
+
+	// Methods empty is every method; GET takes HEAD too.
 	Methods []string `toml:"methods"`
 }
 
@@ -454,8 +473,17 @@ func (a *Auth) Basic() bool { return len(a.Users) > 0 || a.UsersFile != "" }
 
 // Redirect answers with another address.
 type Redirect struct {
-	To     string `toml:"to"`
+	// To is a path or URL with {path}, {rest} and {host}. The query stays, unless To has one.
+	To string `toml:"to"`
+
+	// Status is 301, 302, 303, 307 or 308; zero means 302.
+	Status int `toml:"status"`
+}
+
+// Respond answers the same to everybody.
+type Respond struct {
 	Status int    `toml:"status"`
+	Body   string `toml:"body"` // plain text; empty means a page that says what the status means
 }
 
 // Admin is for the operator.

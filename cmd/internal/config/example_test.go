@@ -59,7 +59,8 @@ func TestExample_MentionsEveryKeyThatWorks(t *testing.T) {
 	mentioned := map[string]bool{}
 	for path := range f.places {
 		pattern := regexp.MustCompile(`\[\d+\]`).ReplaceAllString(path, "[]")
-		mentioned[regexp.MustCompile(`^(upstream|dns|client_auth)\.[^.]+`).ReplaceAllString(pattern, "$1.*")] = true
+		pattern = regexp.MustCompile(`^(upstream|dns|client_auth)\.[^.]+`).ReplaceAllString(pattern, "$1.*")
+		mentioned[regexp.MustCompile(`(headers\.(?:response\.)?set)\.[^.]+$`).ReplaceAllString(pattern, "$1.*")] = true
 	}
 	for _, key := range leaves(reflect.TypeFor[Config](), "") {
 		works := !slices.ContainsFunc(pending, func(r pendingRow) bool {

@@ -42,9 +42,12 @@ func (c *Config) explainSite(b *strings.Builder, s *ResolvedSite) {
 		fmt.Fprintf(b, "\nsite %s -> %s, TLS not terminated here\n  %s\n", s.Name, s.Passthrough, strings.Join(s.Hosts, "  "))
 		return
 	}
-	to := s.Upstream.describe()
-	if s.UpstreamName != to {
-		to = "@" + s.UpstreamName + " (" + to + ")"
+	to := explainUpstream(s.UpstreamName, &s.Upstream)
+	switch {
+	case to == "" && s.OnDemand && c.OnDemand.Ask != "":
+		to = "where the answer of ask says"
+	case to == "":
+		to = "by its routes alone"
 	}
 	fmt.Fprintf(b, "\nsite %s -> %s\n", s.Name, to)
 	width := 0
@@ -54,6 +57,66 @@ func (c *Config) explainSite(b *strings.Builder, s *ResolvedSite) {
 	for _, h := range s.Hosts {
 		fmt.Fprintf(b, "  %-*s  %s\n", width, h, c.explainIssuer(s, h))
 	}
+	for i := range s.Routes {
+		explainRoute(b, &s.Routes[i])
+	}
+}
+
+// explainUpstream is empty for none.
+func explainUpstream(name string, u *Upstream) string {
+	if name == "" {
+		return ""
+	}
+	to := u.describe()
+	if name != to {
+		return "@" + name + " (" + to + ")"
+	}
+	return to
+}
+
+func explainRoute(b *strings.Builder, r *ResolvedRoute) {
+	what := strings.Join(r.Match.Path, " ")
+	if what == "" {
+		what = "every path"
+	}
+	if len(r.Match.Methods) > 0 {
+		what = strings.Join(r.Match.Methods, ",") + " " + what
+	}
+	to := explainUpstream(r.UpstreamName, &r.Upstream)
+	switch {
+	case r.Redirect != Redirect{}:
+		to = "redirect to " + r.Redirect.To
+	case r.Files != "":
+		to = "files in " + r.Files
+	case r.Respond != Respond{}:
+		to = fmt.Sprintf("status %d", r.Respond.Status)
+	case to == "":
+		to = "the site's own"
+	}
+	switch {
+	case r.Strip != "":
+		to += ", without " + r.Strip
+	case r.Rewrite != "":
+		to += ", as " + r.Rewrite
+	}
+	fmt.Fprintf(b, "    %s -> %s%s\n", what, to, explainPolicies(&r.Policies))
+}
+
+// explainPolicies names what a route asks of its requests.
+func explainPolicies(p *Policies) string {
+	var names []string
+	for _, has := range []struct {
+		name string
+		has  bool
+	}{{"limit", p.Limit != RouteLimit{}}, {"allow", len(p.Allow) > 0}, {"deny", len(p.Deny) > 0}, {"auth", p.Auth.Forward != "" || p.Auth.Basic()}} {
+		if has.has {
+			names = append(names, has.name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(names, ", ") + ")"
 }
 
 func (c *Config) explainIssuer(s *ResolvedSite, host string) string {

@@ -38,9 +38,6 @@ var pending = []pendingRow{
 
 	{Key: "cache.preload", Feature: "loading certificates ahead", Now: `leave it out or write "none"`, Only: []string{`"none"`}},
 
-	{Key: "site[].headers", Feature: "changing headers", Now: "leave it out"},
-	{Key: "site[].route", Feature: "routes within a site", Now: "leave them out: a site sends all to its `to`"},
-
 	{Key: "admin.listen", Feature: "an admin API on TCP", Now: `write "unix:///run/gatelodge/admin.sock", or "" to turn it off`, Begin: "unix:"},
 	{Key: "admin.token", Feature: "an admin API on TCP", Now: "leave it out: the unix socket is for its owner and root", Only: []string{`""`}},
 	{Key: "admin.dashboard", Feature: "the dashboard", Now: "leave it out or write false", Only: []string{"false"}},

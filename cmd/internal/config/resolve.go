@@ -19,7 +19,8 @@ type ResolvedSite struct {
 	// Hosts in canonical spelling.
 	Hosts []string
 
-	// UpstreamName is the name behind "@"; for a site with a URL of its own, the URL. Sites with the same name share the upstream.
+	// UpstreamName is the name behind "@"; for a site with a URL of its own, the URL. Sites with the same name share the upstream. It is empty where all
+	// requests go by routes, or where `ask` says.
 	UpstreamName string
 
 	// Upstream has at least one target.
@@ -34,6 +35,18 @@ type ResolvedSite struct {
 	ClientAuth        string
 	Passthrough       string // "tcp://host:port": TLS is not terminated here, and there is no Upstream
 	Policies          Policies
+	Headers           Headers
+	Routes            []ResolvedRoute
+}
+
+// ResolvedRoute is a route with everything looked up.
+type ResolvedRoute struct {
+	Route
+
+	// UpstreamName and Upstream are as in ResolvedSite; empty for a route that has another action, or its site's upstream.
+	UpstreamName string
+	Upstream     Upstream
+	Policies     Policies
 }
 
 // Resolve returns the sites in the order of the configuration.
@@ -42,10 +55,10 @@ func (c *Config) Resolve() []ResolvedSite {
 	for i := range c.Sites {
 		s := &c.Sites[i]
 		r := ResolvedSite{
-			Name: s.Hosts[0], Hosts: s.Hosts, UpstreamName: s.To.Upstream, CAs: s.CA,
+			Name: s.Hosts[0], Hosts: s.Hosts, CAs: s.CA,
 			CertFile: s.Certificate, KeyFile: s.Key, OnDemand: s.OnDemand && s.Certificate == "", AccessLog: s.AccessLog,
 			BodyBytes: int64(s.BodyBytes), HSTS: s.HSTS, ClientAuth: s.ClientAuth, Passthrough: s.Passthrough,
-			Policies: s.policies(),
+			Policies: s.policies(), Headers: s.Headers,
 		}
 		if r.BodyBytes == 0 {
 			r.BodyBytes = int64(c.Listen.Limits.BodyBytes)
@@ -54,16 +67,28 @@ func (c *Config) Resolve() []ResolvedSite {
 			sites = append(sites, r)
 			continue
 		}
-		if r.UpstreamName != "" {
-			r.Upstream = c.Upstreams[r.UpstreamName]
-		} else {
-			r.UpstreamName = s.To.String()
-			r.Upstream = DefaultUpstream()
-			r.Upstream.To = []Target{s.To}
+		r.UpstreamName, r.Upstream = c.resolveTarget(s.To)
+		for k := range s.Routes {
+			route := ResolvedRoute{Route: s.Routes[k], Policies: s.Routes[k].policies()}
+			route.UpstreamName, route.Upstream = c.resolveTarget(route.To)
+			r.Routes = append(r.Routes, route)
 		}
 		sites = append(sites, r)
 	}
 	return sites
+}
+
+// resolveTarget returns the upstream of a target by its name; nothing for none.
+func (c *Config) resolveTarget(to Target) (string, Upstream) {
+	switch {
+	case to == Target{}:
+		return "", Upstream{}
+	case to.Upstream != "":
+		return to.Upstream, c.Upstreams[to.Upstream]
+	}
+	u := DefaultUpstream()
+	u.To = []Target{to}
+	return to.String(), u
 }
 
 // Listed are the names and wildcards that get a certificate without waiting for a visitor: hosts of sites that are neither on demand nor have a

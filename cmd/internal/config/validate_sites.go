@@ -12,6 +12,9 @@ func (v *validator) upstreams() {
 	used := map[string]bool{}
 	for i := range v.c.Sites {
 		used[v.c.Sites[i].To.Upstream] = true
+		for k := range v.c.Sites[i].Routes {
+			used[v.c.Sites[i].Routes[k].To.Upstream] = true
+		}
 	}
 	for _, name := range sortedKeys(v.c.Upstreams) {
 		u, src := v.c.Upstreams[name], v.c.upstreamSrc(name)
@@ -56,6 +59,8 @@ func (v *validator) sites() {
 		v.siteTarget(s, src.key("to"))
 		p := s.policies()
 		v.policies(&p, src)
+		v.headers(&s.Headers, src.key("headers"), s.OnDemand)
+		v.routes(s, src)
 		v.siteCertificate(s, src)
 		if _, ok := v.c.ClientAuth[s.ClientAuth]; s.ClientAuth != "" && !ok {
 			v.fault(src.key("client_auth"), didYouMean(s.ClientAuth, sortedKeys(v.c.ClientAuth)...), "there is no [client_auth.%s]", clip(s.ClientAuth))
@@ -92,7 +97,8 @@ func (v *validator) passthrough(s *Site, src *source) {
 	}
 	for key, set := range map[string]bool{
 		"to": s.To != Target{}, "certificate": s.Certificate != "", "client_auth": s.ClientAuth != "", "on_demand": s.OnDemand, "ca": len(s.CA) > 0,
-		"limit": s.Limit != RouteLimit{}, "allow": len(s.Allow) > 0, "deny": len(s.Deny) > 0, "auth": s.Auth.Forward != "" || s.Auth.Basic(), "compress": len(s.Compress) > 0,
+		"limit": s.Limit != RouteLimit{}, "allow": len(s.Allow) > 0, "deny": len(s.Deny) > 0, "auth": s.Auth.Forward != "" || s.Auth.Basic(), "compress": len(s.Compress) > 0, "route": len(s.Routes) > 0,
+		"headers": len(s.Headers.Set)+len(s.Headers.Remove)+len(s.Headers.Response.Set)+len(s.Headers.Response.Remove) > 0,
 	} {
 		if set {
 			v.fault(src.key(key), "leave one of them out", "`%s` needs TLS to be terminated here, which `passthrough` does not do", key)
@@ -101,19 +107,23 @@ func (v *validator) passthrough(s *Site, src *source) {
 }
 
 func (v *validator) siteTarget(s *Site, at *source) {
-	switch {
-	case s.To == Target{}:
+	asked := s.OnDemand && v.c.OnDemand.Ask != "" // then the answer may say where
+	if (s.To == Target{}) && len(s.Routes) == 0 && !asked {
 		v.fault(at, `write to = "http://127.0.0.1:3000"`, "the [[site]] has no `to`")
-	case s.To.Upstream != "":
-		if _, ok := v.c.Upstreams[s.To.Upstream]; !ok {
-			names := sortedKeys(v.c.Upstreams)
-			hint := didYouMean("@"+s.To.Upstream, prefixed("@", names)...)
-			if hint == "" {
-				hint = fmt.Sprintf("add [upstream.%s]", clip(s.To.Upstream))
-			}
-			v.fault(at, hint, "there is no [upstream.%s]", clip(s.To.Upstream))
-		}
 	}
+	v.namedUpstream(s.To, at)
+}
+
+// namedUpstream checks that the upstream of a target is there.
+func (v *validator) namedUpstream(to Target, at *source) {
+	if _, ok := v.c.Upstreams[to.Upstream]; ok || to.Upstream == "" {
+		return
+	}
+	hint := didYouMean("@"+to.Upstream, prefixed("@", sortedKeys(v.c.Upstreams))...)
+	if hint == "" {
+		hint = fmt.Sprintf("add [upstream.%s]", clip(to.Upstream))
+	}
+	v.fault(at, hint, "there is no [upstream.%s]", clip(to.Upstream))
 }
 
 func (v *validator) siteCertificate(s *Site, src *source) {
