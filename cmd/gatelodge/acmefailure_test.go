@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
@@ -29,6 +30,35 @@ func TestProgram_SaysWhatTheCASaidAndWhatToDo(t *testing.T) {
 	s, err := l.program.certs.Status(t.Context(), "forbidden.test")
 	if err != nil || s.LastFailure == nil || s.LastFailure.Detail != "forbidden by policy" || !strings.Contains(s.LastFailure.Advice, "use another CA for it") {
 		t.Errorf("status is %+v, failure %+v, %v", s, s.LastFailure, err)
+	}
+}
+
+// TestProgram_AsksTheNextCAForWhatV1Lacks: profiles, here. Nothing is sent to the first for it, and nothing is held against the name.
+func TestProgram_AsksTheNextCAForWhatV1Lacks(t *testing.T) {
+	l := newLodge(t, devca.Config{Protocols: devca.ProtocolsV1})
+	next, err := devca.New(devca.Config{HTTPAddr: l.http, TLSAddr: l.https})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := next.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	l.write("next.pem", string(next.RootPEM()))
+	l.roots.AppendCertsFromPEM(next.RootPEM())
+	l.configure(l.ca.DirectoryURL(), fmt.Sprintf("\n[[ca]]\nname = \"next\"\ndirectory = %q\nroots = [%q]\n", next.DirectoryURL(), l.path("next.pem")))
+	cfg, err := os.ReadFile(l.path("gatelodge.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write("gatelodge.toml", strings.Replace(string(cfg), "[[ca]]\n", "[[ca]]\nprofile = \"short\"\nprofile_required = true\n", 1))
+	l.start()
+	if _, err := l.handshake("picky.test"); err != nil {
+		t.Fatal(err)
+	}
+	s, err := l.program.certs.Status(t.Context(), "picky.test")
+	if err != nil || s.CA != "next" || s.LastFailure != nil || l.orders("picky.test") != 0 || next.Stats().Orders["picky.test"] != 1 {
+		t.Errorf("%+v, %v, orders %v and %v", s, err, l.ca.Stats().Orders, next.Stats().Orders)
 	}
 }
 

@@ -50,17 +50,16 @@ func (a *attempt) issue(ctx context.Context, key *pendingKey) (*storage.Bundle, 
 		case asBudget(err) != nil:
 			spent = sooner(spent, asBudget(err))
 			a.queue.passOver(a.o, ca)
-		case lacks(err):
-			if !a.queue.lacking(a.o, ca) {
-				return nil, a.fail(ctx, ca, err)
-			}
+		case lacks(err) && a.queue.lacking(a.o, ca):
 			a.log.Debug("the CA lacks what the name needs, the next one is asked", zap.String("ca", ca), zap.Error(err))
 		case isStorage(err):
 			return nil, err
 		case ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded): // we are closing, or lost the lease: nobody's fault
 			return nil, &storageError{fmt.Errorf("order for %s interrupted: %w", a.o.name, context.Cause(ctx))}
 		case concernsName(err):
-			a.queue.worked(a.o, ca)
+			if !lacks(err) { // else it was not asked, and may be down
+				a.queue.worked(a.o, ca)
+			}
 			return nil, a.fail(ctx, ca, err)
 		case a.queue.failed(a.o, ca, err):
 			return nil, a.fail(ctx, ca, err)

@@ -8,7 +8,7 @@ import (
 )
 
 // A LackFailure is a Failure that may say: this CA lacks what was asked for (wildcards over ACME v1, a kind of identifier), as was known before anything was
-// sent. The next CA is asked at once, and nothing is held against the name or the CA; only if all of them lack it, the name has failed.
+// sent. The next CA is asked at once, and nothing is held against the name or the CA; only if all of them lack it, the last one has failed, in its scope.
 type LackFailure interface {
 	Failure
 	Elsewhere() bool
@@ -42,11 +42,15 @@ func (a *attempt) anotherKey(ctx context.Context) (*pendingKey, error) {
 	return key, nil
 }
 
-// lacking leaves the CA out until the order is queued again, and reports whether another one is left. Unlike one that was asked, it does not count as the first
-// CA that a renewal waits for.
+// lacking leaves the CA out until the order is queued again, if another one is left, and reports whether one is. Unlike one that was asked, it does not count as the
+// first CA that a renewal waits for.
 func (q *queue) lacking(o *order, ca string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	o.cas = slices.DeleteFunc(slices.Clone(o.cas), func(other string) bool { return other == ca })
-	return len(o.cas) > 0
+	rest := slices.DeleteFunc(slices.Clone(o.cas), func(other string) bool { return other == ca })
+	if len(rest) == 0 {
+		return false
+	}
+	o.cas = rest
+	return true
 }

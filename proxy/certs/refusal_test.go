@@ -92,6 +92,27 @@ func TestIssue_ACAThatLacksSomethingDoesNotStandInForOneThatIsDown(t *testing.T)
 	})
 }
 
+// TestIssue_ACAThatLacksWhatItsAccountNeedsIsNotHeldAgainstNames: a binding over v1, say, which is nothing that a name can do about.
+func TestIssue_ACAThatLacksWhatItsAccountNeedsIsNotHeldAgainstNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.log = quiet()
+		h.ca.failWith(&pickyFailure{fakeFailure{scope: ScopeCA}, true, false})
+		h.open()
+		h.refuse("a.example.com")
+		time.Sleep(time.Hour)
+		if h.has(failureObject("a.example.com")) {
+			t.Error("held against the name")
+		}
+		if n := len(h.ca.asked("")); n > 600 {
+			t.Errorf("asked %d times in an hour", n)
+		}
+		h.ca.failWith(nil)
+		time.Sleep(10 * time.Minute)
+		h.must("a.example.com")
+	})
+}
+
 func TestIssue_ARefusedKeyIsReplacedOnceAtOnce(t *testing.T) {
 	for refusals, want := range map[int]string{1: "", 9: "scripted failure"} {
 		synctest.Test(t, func(t *testing.T) {
