@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -154,5 +155,29 @@ func TestProgram_KeepsTheOldConfigurationWhenTheNewOneIsBad(t *testing.T) {
 	}
 	if body, err := l.get("own.test"); err == nil {
 		t.Errorf("the new site has no upstream, but answered %q", body)
+	}
+}
+
+// TestProgram_EitherOfTwoOnOneStorageAnswersTheChallenge: the CA asks the one that did not order.
+func TestProgram_EitherOfTwoOnOneStorageAnswersTheChallenge(t *testing.T) {
+	l, other := newLodge(t, devca.Config{}), newBareLodge(t)
+	l.configure(l.ca.DirectoryURL(), "")
+	l.start()
+	other.roots = l.roots
+	other.write("root.pem", string(l.ca.RootPEM()))
+	other.configure(l.ca.DirectoryURL(), "")
+	cfg, err := os.ReadFile(other.path("gatelodge.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.write("gatelodge.toml", strings.ReplaceAll(string(cfg), other.path("storage"), l.path("storage")))
+	other.start()
+	first, err := other.handshake("shared.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := l.handshake("shared.test")
+	if err != nil || second.SerialNumber.Cmp(first.SerialNumber) != 0 || l.orders("shared.test") != 1 {
+		t.Errorf("%v, %d orders", err, l.orders("shared.test"))
 	}
 }
