@@ -66,9 +66,10 @@ func exportCommand(file *string) *cobra.Command {
 	}
 }
 
-// staysBehind reports whether the object is what each store has for itself: the index, which is told by its certificates, and the keys of session tickets.
+// staysBehind reports whether the object is what each store has for itself: the index, which is told by its certificates, the names in use, and the keys of
+// session tickets.
 func staysBehind(object string) bool {
-	return strings.HasPrefix(object, "index/") || strings.HasPrefix(object, "tickets/")
+	return object == "hot" || strings.HasPrefix(object, "index/") || strings.HasPrefix(object, "tickets/")
 }
 
 func copyCommand(file *string) *cobra.Command {

@@ -105,6 +105,7 @@ func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission
 		RenewAt:          cfg.Issue.RenewAt.Float(),
 		DefaultName:      cfg.TLS.DefaultName,
 		CacheBytes:       int64(cfg.Cache.Memory),
+		Preload:          cfg.Cache.Preload,
 		Negative:         cfg.Cache.Negative,
 	}
 	return s, nil

@@ -2,6 +2,7 @@ package certs
 
 import (
 	"crypto/tls"
+	"strings"
 	"sync"
 	"time"
 )
@@ -97,10 +98,13 @@ func (c *cache) put(cert *certificate) {
 	c.setLocked(e, old)
 }
 
-// claim notes that, under these rules, the host is served as its target says.
+// claim notes that, under these rules, the host is served as its target says, and was served so just now.
 func (c *cache) claim(host string, t target, r *rules) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if e := c.lookLocked(t.name); e != nil {
+		e.seen.Store(period(time.Now()))
+	}
 	e := c.lookLocked(host)
 	switch {
 	case t.file != nil && (e == nil || e.of.file != t.file):
@@ -178,6 +182,24 @@ func (c *cache) bytes() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.queues.bytes() + c.hot.share()
+}
+
+// full reports whether nearly all of the budget is used: what comes in pushes something out.
+func (c *cache) full() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.queues.bytes() > (c.budget-c.hot.share())/10*9
+}
+
+// usedSince returns the certificates that were used since then, and when last: in Unix seconds, to seenEvery. Those that live in memory only are left out.
+func (c *cache) usedSince(then time.Time) map[string]int64 {
+	used, first := map[string]int64{}, period(then)
+	c.table.each(func(e *entry) {
+		if seen := e.seen.Load(); seen >= first && e.of.chain != nil && !e.brief() {
+			used[strings.Clone(e.host())] = int64(seen) * int64(seenEvery/time.Second)
+		}
+	})
+	return used
 }
 
 // names calls f for the name of every certificate in memory, as of some moment while it runs.

@@ -96,6 +96,10 @@ type Settings struct {
 	// CacheBytes bounds, roughly, the memory for certificates. What does not fit costs one read of the Store per handshake. Zero means 256 MiB.
 	CacheBytes int64
 
+	// Preload says which stored certificates are read into memory after the start, in the background, as long as they fit: PreloadNone, PreloadHot (those that
+	// visitors of any process were served with in the hour before; the processes list them) or PreloadAll. Empty means PreloadNone.
+	Preload string
+
 	// Negative is how long an absence is remembered: a name without a stored certificate costs one read of the Store in this time. Zero means 1 m.
 	Negative time.Duration
 }

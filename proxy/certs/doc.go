@@ -47,6 +47,7 @@
 //     (members.go: members.owns, members.beat)
 //  18. After a restart the planner knows every name, and what the CAs said, from a small index, without listing anything; by it the processes of a fleet tell each
 //     other what became of certificates. (index.go: index.put, index.sync) (indexkeep.go: Manager.readIndex, Manager.writeIndex)
+//     What visitors used in the hour before is read into memory meanwhile. (hotlist.go: Manager.listHot) (preload.go: Manager.preload)
 //  19. A certificate may have to go before its time. It is entered into a list that every process heeds, so that none serves it again.
 //     (revoke.go: Manager.Revoke, Manager.Compromised) (revocation.go: revocations.add) (heed.go: Manager.heedRevocations)
 //  20. What follows is done step by step, each found again after a crash: if others know its key, that is blocked for ever, and the certificate is replaced before

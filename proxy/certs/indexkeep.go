@@ -43,6 +43,7 @@ func (m *Manager) readIndex(ctx context.Context) {
 			}
 		}
 	}
+	close(m.planner.told)
 	if names, unclaimed := m.countNames(); names > 0 {
 		m.log.Info("stored certificates known", zap.Int("names", names), zap.Int("claimed_by_no_site", unclaimed))
 	}
@@ -98,9 +99,9 @@ func (m *Manager) readEntry(name string, e indexEntry) {
 // countNames returns how many names are planned, and how many of them no site claims.
 func (m *Manager) countNames() (names, unclaimed int) {
 	r := m.rules.Load()
-	for _, it := range m.planner.all() {
+	for _, name := range m.planner.names() {
 		names++
-		if _, ok := r.managed(it.name); !ok {
+		if _, ok := r.managed(name); !ok {
 			unclaimed++
 		}
 	}

@@ -94,7 +94,8 @@ func (m *Manager) Start(ctx context.Context) error {
 	}
 	m.ctx, m.cancel = context.WithCancel(ctx)
 	m.queue.start(m.ctx)
-	for _, f := range []func(context.Context){m.plan, m.share, m.readIndex, m.inform, m.writeIndex, m.queue.patrol, m.watchFiles, m.resumeRevocations, m.budgets.giveBack} {
+	for _, f := range []func(context.Context){m.plan, m.share, m.readIndex, m.inform, m.writeIndex, m.queue.patrol, m.watchFiles, m.resumeRevocations, m.budgets.giveBack, m.preload,
+		m.listHot} {
 		m.work.Go(func() { f(m.ctx) })
 	}
 	return nil

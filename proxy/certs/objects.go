@@ -14,6 +14,7 @@ import (
 //	index/<NN>        which names have a certificate, when it ends, what its CA said: for the planner
 //	members           the processes that share the planning
 //	budget/<kind>/... what the fleet has ordered lately (see ledger.go)
+//	hot               which certificates visitors were served with in the last hour (see hotlist.go)
 //	issue/<name>      the lease of whoever orders (leases have a space of their own)
 //	revocations       which certificates must not be served (see revocation.go)
 //	revoking/<sum>    chain and key of one of them, until its CA was told

@@ -75,10 +75,13 @@ func (e *entry) touch(now time.Time) {
 	if uses := e.uses.Load(); uses != usesMask|usedBit {
 		e.uses.Store(min(uses&usesMask+1, usesMask) | usedBit)
 	}
-	if period := uint32(now.Unix() / int64(seenEvery/time.Second)); e.seen.Load() != period {
-		e.seen.Store(period)
+	if p := period(now); e.seen.Load() != p {
+		e.seen.Store(p)
 	}
 }
+
+// period counts in steps of seenEvery.
+func period(t time.Time) uint32 { return uint32(t.Unix() / int64(seenEvery/time.Second)) }
 
 // How a key lies in a packed certificate.
 const (
@@ -92,6 +95,9 @@ const (
 	packedEarly = 1 << 4
 	packedBrief = 1 << 5 // until is renewAt, not the end of its life
 )
+
+// brief reports whether the certificate is packed as one that lives in memory only.
+func (e *entry) brief() bool { return e.text[e.hostLen]&packedBrief != 0 }
 
 // packedHead is that byte and four times in milliseconds. The lengths of key and leaf follow as varints, then the key, then the leaf as it differs from the host and
 // the sample.

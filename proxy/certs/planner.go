@@ -4,6 +4,8 @@ import (
 	"container/heap"
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 	"unique"
@@ -35,6 +37,7 @@ type planner struct {
 	due   dueHeap
 	ready readyHeap     // those whose time has come
 	wake  chan struct{} // has room for one: the earliest time has changed
+	told  chan struct{} // closed when the index was read for the first time: it knows all names
 
 	checks    checkHeap // see checks.go
 	checkWake chan struct{}
@@ -63,7 +66,7 @@ type planItem struct {
 }
 
 func newPlanner() *planner {
-	return &planner{items: map[string]*planItem{}, wake: make(chan struct{}, 1), checkWake: make(chan struct{}, 1)}
+	return &planner{items: map[string]*planItem{}, wake: make(chan struct{}, 1), told: make(chan struct{}), checkWake: make(chan struct{}, 1)}
 }
 
 // plan sets the time of the next look.
@@ -299,6 +302,13 @@ func (p *planner) all() []planItem {
 		all = append(all, *it)
 	}
 	return all
+}
+
+// names returns the names of all.
+func (p *planner) names() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Keys(p.items))
 }
 
 func (p *planner) get(name string) (planItem, bool) {

@@ -70,7 +70,7 @@ func defaultsAt(p paths) *Config {
 			Path: p.data,
 			S3:   S3{Credentials: "auto", ConditionalWrites: "require"},
 		},
-		Cache:   Cache{Memory: 256 << 20, Preload: "none", Negative: time.Minute},
+		Cache:   Cache{Memory: 256 << 20, Preload: "hot", Negative: time.Minute},
 		Admin:   Admin{Listen: p.admin, Metrics: "127.0.0.1:9180"},
 		Log:     Log{Format: "json", Level: "info", Access: "stdout", Redact: []string{"Authorization", "Cookie"}},
 		Trace:   Trace{Sample: 0.01},
