@@ -317,12 +317,11 @@ func TestManager_TakesLittleMemoryForAName(t *testing.T) {
 // heapPerName installs so many certificates and returns what each costs, and what the cache thinks.
 func heapPerName(t testing.TB, names int) (heap, counted int) {
 	h := newHouse(t)
-	h.set.CacheBytes = 1 << 40
+	h.set.CacheBytes = 1 << 30
 	h.open()
 	m := newMint(t)
 	install := func(i int) { h.m.install(m.cert(t, fmt.Sprintf("shop-%d.customers.example", i))) }
 	install(0)
-	h.m.cache.resize(1 << 30)
 	before, counts := heapInUse(), h.m.cache.bytes()
 	for i := range names {
 		install(i + 1)
