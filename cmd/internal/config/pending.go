@@ -36,7 +36,6 @@ var pending = []pendingRow{
 	{Key: "on_demand.background", Feature: "renewing only for visitors", Now: "leave it out or write true", Only: []string{"true"}},
 	{Key: "on_demand.idle_after", Feature: "letting idle names lapse", Now: `leave it out or write "0s"`, Only: []string{`"0s"`}},
 
-
 	{Key: "admin.listen", Feature: "an admin API on TCP", Now: `write "unix:///run/gatelodge/admin.sock", or "" to turn it off`, Begin: "unix:"},
 	{Key: "admin.token", Feature: "an admin API on TCP", Now: "leave it out: the unix socket is for its owner and root", Only: []string{`""`}},
 	{Key: "admin.dashboard", Feature: "the dashboard", Now: "leave it out or write false", Only: []string{"false"}},
