@@ -74,6 +74,10 @@ type Settings struct {
 	// the PROXY protocol is on, which UDP does not have.
 	HTTP3 bool
 
+	// LongLived is how long upgraded connections and answers that began under earlier settings may go on once their site goes elsewhere, or is gone. WebSockets then
+	// get a Close frame with the status 1001, others are cut. Those of sites that did not change go on for ever. Zero: all do.
+	LongLived time.Duration
+
 	// TrustedProxies may send X-Forwarded-For, -Proto and -Host, X-Real-IP and X-Request-Id that we believe.
 	TrustedProxies []netip.Prefix
 

@@ -65,8 +65,8 @@ func (x *exchange) endConnect(res *http.Response) {
 		return
 	}
 	defer func() { _ = back.Close() }()
-	t := &tunnel{client: &stream{x: x, watch: x.watchWrites()}, back: back}
-	if !x.srv.tunnels.add(t) {
+	t := &tunnel{client: &stream{x: x, watch: x.watchWrites()}, back: back, websocket: true}
+	if !x.srv.tunnels.add(t, x.carrier()) {
 		x.abort(errDraining)
 		return
 	}

@@ -285,6 +285,9 @@ func TestConnect_EndsAtTheEndOfADrain(t *testing.T) {
 	if err := p.Shutdown(ctx); err == nil || time.Since(began) < 150*time.Millisecond {
 		t.Errorf("Shutdown = %v after %s, want it to wait for the deadline and to say what it closed", err, time.Since(began))
 	}
+	if got, err := b.receive(4); string(got) != "\x88\x02\x03\xe9" {
+		t.Errorf("goodbye: % x, %v; want a Close frame with 1001", got, err)
+	}
 	if _, err := b.receive(1); err == nil {
 		t.Error("the stream is still open")
 	}

@@ -63,6 +63,9 @@ type exchange struct {
 	cleaned       bool // see clean
 	wantsTrailers bool // the client takes trailers (RFC 9110 §10.1.4)
 	abandoned     bool // the answer was cut, or never begun
+
+	judged  *state    // the settings under which outlived last looked
+	expires time.Time // when the answer must have ended; zero: whenever it likes
 }
 
 // serveHTTP is the way of every request.

@@ -107,7 +107,7 @@ func (s *Server) passThrough(c *conn) {
 	}
 	t.back = back
 	defer func() { _ = t.Close() }()
-	if !s.tunnels.add(t) {
+	if !s.tunnels.add(t, carrier{c.passing.Name, c.passing.Passthrough.To}) {
 		t.err = errDraining
 		return
 	}

@@ -74,6 +74,9 @@ func (x *exchange) copyBody(res *http.Response) error {
 			if werr != nil {
 				return werr
 			}
+			if err == nil && x.outlived() {
+				return errReplaced
+			}
 		}
 		if err == io.EOF {
 			return nil

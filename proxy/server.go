@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 )
@@ -80,6 +81,9 @@ func (s *Server) Apply(set Settings) error {
 	}
 	st.altSvc = s.altSvc(st, http3 && s.h3.serves())
 	s.state.Store(st)
+	if set.LongLived > 0 {
+		s.tunnels.retire(st, set.LongLived)
+	}
 	return nil
 }
 
@@ -144,6 +148,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.drainOnce.Do(func() { close(s.draining) })
 	defer s.doneOnce.Do(func() { close(s.drained) })
 	s.closeListeners()
+	if end, ok := ctx.Deadline(); ok { // WebSockets would stay to the end: they are told in time to answer
+		left := time.Until(end)
+		goodbye := time.AfterFunc(left-min(goodbyeTime, left/4), s.tunnels.leave)
+		defer goodbye.Stop()
+	}
 
 	var engines sync.WaitGroup
 	engines.Go(func() { _ = s.h1.Shutdown(ctx) })

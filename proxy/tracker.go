@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"io"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -25,42 +23,5 @@ func (t *tracker) wait(giveUp <-chan struct{}) {
 		case <-giveUp:
 			return
 		}
-	}
-}
-
-// tunnels are the upgraded connections: net/http forgets them when they are hijacked, so somebody else must be able to close them.
-type tunnels struct {
-	mu     sync.Mutex
-	open   map[io.Closer]struct{}
-	closed bool
-}
-
-// add enters c and reports whether it may go on; c must be closed if not.
-func (t *tunnels) add(c io.Closer) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed {
-		return false
-	}
-	if t.open == nil {
-		t.open = map[io.Closer]struct{}{}
-	}
-	t.open[c] = struct{}{}
-	return true
-}
-
-func (t *tunnels) remove(c io.Closer) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.open, c)
-}
-
-// close closes all, now and in future.
-func (t *tunnels) close() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.closed = true
-	for c := range t.open {
-		_ = c.Close()
 	}
 }

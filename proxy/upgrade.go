@@ -29,9 +29,9 @@ func (x *exchange) switchProtocols(res *http.Response) {
 		return
 	}
 	x.hijacked, x.status = true, http.StatusSwitchingProtocols
-	t := &tunnel{client: client, back: back}
+	t := &tunnel{client: client, back: back, websocket: x.upgrade == "websocket"}
 	defer func() { _ = t.Close() }()
-	if !x.srv.tunnels.add(t) {
+	if !x.srv.tunnels.add(t, x.carrier()) {
 		x.abort(errDraining)
 		return
 	}
@@ -68,14 +68,23 @@ type tunnel struct {
 	idle   time.Duration // how long nothing may pass; zero means for ever
 	passed atomic.Int64  // when something last did, in Unix nanoseconds; kept where idle is set
 	err    error         // why it came to nothing, for the log
+
+	websocket bool
+	leaving   atomic.Bool // a Close frame is to be sent to a WebSocket's client
+	turn      sync.Mutex  // held while something is written to that client; guards the rest
+	running   bool        // the answer to its handshake was written, and the tunnel has not ended
+	frames    frames      // those that pass to it
+	left      bool        // our Close frame was sent: nothing may follow it
 }
 
 // run copies both ways until both sides have closed theirs, or one fails, or nothing passes for too long. src is what the client sends.
 func (t *tunnel) run(src io.Reader) {
 	defer t.watchIdle()()
+	t.setRunning(true)
+	defer t.setRunning(false)
 	var upward sync.WaitGroup
 	upward.Go(func() { t.copy(t.back, src, &t.up) })
-	t.copy(t.client, t.back, &t.down)
+	t.copy(downward{t}, t.back, &t.down)
 	upward.Wait()
 }
 
@@ -133,6 +142,64 @@ func (t *tunnel) copy(dst io.Writer, src io.Reader, n *atomic.Int64) {
 			_ = t.Close()
 		}
 		return
+	}
+}
+
+// downward is the client's side of a tunnel, between whose frames a Close may be put.
+type downward struct{ t *tunnel }
+
+func (d downward) Write(p []byte) (int, error) {
+	n, err := d.write(p)
+	d.t.leaveIfAsked()
+	return n, err
+}
+
+func (d downward) write(p []byte) (int, error) {
+	t := d.t
+	if !t.websocket {
+		return t.client.Write(p)
+	}
+	t.turn.Lock()
+	defer t.turn.Unlock()
+	if t.left { // RFC 6455 §5.5.1: "The application MUST NOT send any more data frames after sending a Close frame."
+		return len(p), nil
+	}
+	n, err := t.client.Write(p)
+	t.frames.advance(p[:n])
+	return n, err
+}
+
+// CloseWrite passes the upstream's end on.
+func (d downward) CloseWrite() error {
+	if cw, ok := d.t.client.(interface{ CloseWrite() error }); ok {
+		return cw.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// leave sends a WebSocket's client a Close frame, as soon as the frame that is passing has passed.
+func (t *tunnel) leave() {
+	t.leaving.Store(true)
+	t.leaveIfAsked()
+}
+
+// setRunning is called at the beginning and at the end of run.
+func (t *tunnel) setRunning(running bool) {
+	t.turn.Lock()
+	t.running = running
+	t.turn.Unlock()
+	t.leaveIfAsked()
+}
+
+// leaveIfAsked is called after each write too: whoever has the turn when leave is called looks again when it has given it back.
+func (t *tunnel) leaveIfAsked() {
+	if !t.websocket || !t.leaving.Load() || !t.turn.TryLock() {
+		return
+	}
+	defer t.turn.Unlock()
+	if t.running && !t.left && t.frames.between() {
+		t.left = true
+		_, _ = t.client.Write(goingAway) // if it does not arrive the tunnel ends soon in any case
 	}
 }
 

@@ -84,6 +84,7 @@ func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission
 	s.proxy.NoTickets = cfg.TLS.SessionTickets == "off"
 	s.proxy.HandshakesPerClient = cfg.Listen.Limits.HandshakesPerIP.PerSecond()
 	s.proxy.RedirectHTTP = cfg.Listen.Redirect && len(cfg.Listen.HTTPS) > 0
+	s.proxy.LongLived = cfg.Process.LongLived
 	s.proxy.TrustedProxies = cfg.Listen.TrustedProxies
 	s.proxy.UnknownClose = cfg.TLS.UnknownName == "close"
 	s.proxy.DefaultName = cfg.TLS.DefaultName

@@ -533,6 +533,6 @@ type Process struct {
 
 	// LameDuck is how much of it, at most half, goes on accepting while load balancers that ask /readyz hear no. Zero: none.
 	LameDuck  time.Duration `toml:"lame_duck"`
-	LongLived time.Duration `toml:"long_lived"`
+	LongLived time.Duration `toml:"long_lived"` // of WebSockets and streams whose site a reload sent elsewhere, or took away; zero: as long as they like
 	Upgrade   string        `toml:"upgrade" enum:"handover|off"`
 }

@@ -41,7 +41,6 @@ var pending = []pendingRow{
 	{Key: "admin.dashboard", Feature: "the dashboard", Now: "leave it out or write false", Only: []string{"false"}},
 	{Key: "alert.webhook", Feature: "alerts", Now: "leave it out", Only: []string{`""`}},
 	{Key: "alert.expiry_floor", Feature: "alerts", Now: "leave it out", Only: []string{`"1/6"`}},
-	{Key: "process.long_lived", Feature: "a time limit for WebSockets after a reload", Now: "leave it out: a reload leaves them open"},
 	{Key: "process.upgrade", Feature: "handing sockets to a new binary", Now: `leave it out or write "off"`, Only: []string{`"off"`}},
 }
 
