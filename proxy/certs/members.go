@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,6 +46,7 @@ type members struct {
 
 	mu     sync.Mutex // guards what follows
 	seen   map[string]beatSeen
+	who    []string // that mine is the share of, sorted
 	mine   [indexShards]bool
 	beaten time.Time // when our last beat was sent that came through; zero: none
 	failed bool      // the last one did not
@@ -201,13 +204,17 @@ func (x *members) living(file membersFile, now time.Time) []string {
 func (x *members) share(file membersFile, sent time.Time) (gained []int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for id := range x.seen {
-		if _, there := file.Beats[id]; !there {
-			delete(x.seen, id)
-		}
-	}
+	maps.DeleteFunc(x.seen, func(id string, _ beatSeen) bool {
+		_, there := file.Beats[id]
+		return !there
+	})
 	lapsed := !x.beaten.IsZero() && sent.Sub(x.beaten) >= x.dead()
 	x.beaten, x.failed = sent, false
+	who := slices.Sorted(maps.Keys(file.Beats))
+	if slices.Equal(who, x.who) && !lapsed {
+		return nil
+	}
+	x.who = who
 	for shard := range x.mine {
 		mine := file.owner(shard) == x.self
 		if mine && (!x.mine[shard] || lapsed) {

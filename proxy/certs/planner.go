@@ -111,6 +111,9 @@ func (p *planner) leave(name string, pause time.Duration) bool {
 
 // gained looks at names whose shards have become ours, if their time has come, and plans the questions to their CAs.
 func (p *planner) gained(shards []int) {
+	if len(shards) == 0 {
+		return
+	}
 	ours := [indexShards]bool{}
 	for _, shard := range shards {
 		ours[shard] = true

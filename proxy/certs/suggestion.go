@@ -73,7 +73,7 @@ func (s suggestion) hear(c identity, info RenewalInfo, now time.Time) suggestion
 	over := s.over() // the last window, that is
 	same := s.Start == info.Window.Start.Unix() && s.End == info.Window.End.Unix()
 	s.Leaf, s.Asked = c.leaf, now.Unix()
-	s.Next = nextCheck(info.NextCheck, now, fraction(c.name, now.String())).Unix()
+	s.Next = nextCheck(info.NextCheck, now, fraction(c.name, now.String())).Add(time.Second - time.Nanosecond).Unix() // rounded up: not a moment before
 	w := Window{info.Window.Start.Truncate(time.Second), info.Window.End.Truncate(time.Second)}
 	if !w.End.After(w.Start) || !w.Start.Before(c.ends) {
 		return s
