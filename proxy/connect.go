@@ -82,6 +82,7 @@ func (x *exchange) endConnect(res *http.Response) {
 		x.abort(err)
 		return
 	}
+	x.streaming = true
 	t.run(x.connecting.body)
 	x.bytesOut, x.tunnelIn = t.down.Load(), t.up.Load()
 }

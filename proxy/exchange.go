@@ -59,6 +59,7 @@ type exchange struct {
 	tunnelIn  int64        // from the client after an upgrade
 	tunnelled bool         // the guard stopped looking after this request
 	hijacked  bool
+	streaming bool // the stream is a tunnel: nobody else writes into it
 
 	cleaned       bool // see clean
 	wantsTrailers bool // the client takes trailers (RFC 9110 §10.1.4)
@@ -125,6 +126,9 @@ func (x *exchange) unread() bool {
 var closeValue = []string{"close"}
 
 func (x *exchange) Write(p []byte) (int, error) {
+	if x.hijacked || x.streaming {
+		return 0, http.ErrHijacked
+	}
 	if x.status == 0 {
 		x.WriteHeader(http.StatusOK)
 	}

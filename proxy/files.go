@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"mime"
 	"net/http"
@@ -159,4 +160,11 @@ func (w *pacedWriter) Write(p []byte) (int, error) {
 	w.watch.begin()
 	defer w.watch.stop()
 	return w.ResponseWriter.Write(p)
+}
+
+// ReadFrom is what io.Copy looks for: without it each answer would have a buffer of its own.
+func (w *pacedWriter) ReadFrom(src io.Reader) (int64, error) {
+	buf := buffers.Get().(*[64 << 10]byte)
+	defer buffers.Put(buf)
+	return io.CopyBuffer(struct{ io.Writer }{w}, src, buf[:])
 }

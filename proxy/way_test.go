@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/coder/websocket"
+
 	"gatelodge/proxy"
 	"gatelodge/proxy/proxytest"
 	"gatelodge/proxy/rule"
@@ -300,4 +302,30 @@ func TestWrap_MayChangeTheAnswerOnItsWay(t *testing.T) {
 			t.Error("an answer that broke off came complete")
 		}
 	})
+}
+
+// A policy that changes answers does not touch what is no answer.
+func TestWrap_LeavesTunnelsAlone(t *testing.T) {
+	site := proxytest.Site(t, proxytest.Upstream(t, echoSocket), "a.test")
+	site.Wrap = func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s := &squeezer{w, gzip.NewWriter(w)}
+			next.ServeHTTP(s, r)
+			_ = s.gz.Close()
+		})
+	}
+	site.Routes = []proxy.Route{{Match: paths("/ws/*"), Strip: "/ws"}}
+	p := proxytest.Start(t, proxytest.Sites(site), nil)
+	proxytest.Run(t, func(t *testing.T, mode proxytest.Mode) {
+		c := dialSocket(t, p, mode)
+		if err := c.Write(t.Context(), websocket.MessageText, []byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		if _, got, err := c.Read(t.Context()); err != nil || string(got) != "hello" {
+			t.Errorf("echo: %q, %v", got, err)
+		}
+		if err := c.Close(websocket.StatusNormalClosure, "bye"); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	}, proxytest.H1, proxytest.Plain)
 }
