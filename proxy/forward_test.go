@@ -605,6 +605,17 @@ func TestForward_InventsNeitherContentTypeNorLength(t *testing.T) {
 	}
 }
 
+func TestForward_InventsNoLengthForHead(t *testing.T) {
+	p, _ := startRaw(t, proxytest.Reply("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"))
+	proxytest.Run(t, func(t *testing.T, mode proxytest.Mode) {
+		r, _ := http.NewRequest(http.MethodHead, mode.URL("a.test", "/"), nil)
+		res, _ := proxytest.Do(t, p.Client(mode), r)
+		if v, ok := res.Header["Content-Length"]; ok {
+			t.Errorf("Content-Length %q", v)
+		}
+	})
+}
+
 func TestForward_KeepsHeadAndEmptyAnswersAsTheyAre(t *testing.T) {
 	p := start(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {

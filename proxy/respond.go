@@ -26,6 +26,9 @@ func (x *exchange) respond(res *http.Response) {
 	}
 	announced := announceTrailers(h, res.Trailer)
 	x.out.WriteHeader(res.StatusCode)
+	if x.conn.h3 != nil && x.r.Method == http.MethodHead && h["Content-Length"] == nil {
+		_ = x.flush() // or quic-go would say that GET has 0 bytes (RFC 9110 §8.6)
+	}
 	if err := x.copyBody(res); err != nil {
 		x.cut(err)
 		return
