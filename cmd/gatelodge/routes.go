@@ -17,10 +17,10 @@ import (
 )
 
 // newRoutes are the routes of a site as the proxy sees them.
-func (s *settings) newRoutes(site config.ResolvedSite, before pools, kept policies) ([]proxy.Route, error) {
+func (s *settings) newRoutes(site config.ResolvedSite) ([]proxy.Route, error) {
 	var routes []proxy.Route
 	for i, r := range site.Routes {
-		route, err := s.openRoute(site.Name, r, before, kept)
+		route, err := s.openRoute(site.Name, r)
 		if err != nil {
 			return nil, fmt.Errorf("route %d: %w", i+1, err)
 		}
@@ -30,19 +30,19 @@ func (s *settings) newRoutes(site config.ResolvedSite, before pools, kept polici
 }
 
 // openRoute is newRoute with what the route needs to be open.
-func (s *settings) openRoute(site string, r config.ResolvedRoute, before pools, kept policies) (proxy.Route, error) {
+func (s *settings) openRoute(site string, r config.ResolvedRoute) (proxy.Route, error) {
 	route, err := newRoute(r)
 	if err != nil {
 		return route, err
 	}
 	if r.UpstreamName != "" {
-		if route.Upstream, err = s.pools.open(config.ResolvedSite{UpstreamName: r.UpstreamName, Upstream: r.Upstream}, before, s.log); err != nil {
+		if route.Upstream, err = s.pools.open(config.ResolvedSite{UpstreamName: r.UpstreamName, Upstream: r.Upstream}, s.from.pools, s.from.log); err != nil {
 			return route, err
 		}
 	}
 	// What a route remembers is kept by what it matches: another route may come in front of it.
 	place := site + " " + strings.Join(r.Match.Methods, ",") + " " + strings.Join(r.Match.Path, " ")
-	route.Wrap, err = s.policies.newPolicies(place, r.Policies, kept, s.opener(before))
+	route.Wrap, err = s.policies.newPolicies(place, r.Policies, s.from.policies, s.open)
 	return route, err
 }
 

@@ -131,20 +131,18 @@ func (p *program) join(cfg *config.Config) error {
 // newSettings turns a configuration into settings, with the issuers, upstreams and gate that it needs.
 func (p *program) newSettings(cfg *config.Config, cas []certs.CA) (*settings, error) {
 	cas = append(cas, certs.CA{Issuer: p.local, Names: cfg.InternalNames(), Internal: true})
-	permission, err := p.permissionFor(cfg.OnDemand)
-	if err != nil {
+	from := materials{cas: cas, log: p.log.Named("upstream")}
+	var err error
+	if from.permission, err = p.permissionFor(cfg.OnDemand); err != nil {
 		return nil, err
 	}
-	var before pools
-	var kept policies
+	if from.trace, err = newTrace(p.traces, cfg.Trace.Sample); err != nil {
+		return nil, err
+	}
 	if p.settings != nil {
-		before, kept = p.settings.pools, p.settings.policies
+		from.pools, from.policies = p.settings.pools, p.settings.policies
 	}
-	trace, err := newTrace(p.traces, cfg.Trace.Sample)
-	if err != nil {
-		return nil, err
-	}
-	s, err := newSettings(cfg, cas, permission, before, kept, p.log.Named("upstream"), trace)
+	s, err := newSettings(cfg, from)
 	if err != nil {
 		return nil, err
 	}

@@ -29,8 +29,17 @@ type settings struct {
 	pools pools
 
 	policies policies
-	log      *zap.Logger // of the pools
-	trace    wrap        // around all sites; nil without
+	from     materials // while they are made
+}
+
+// materials are what settings are made of beside the configuration.
+type materials struct {
+	cas        []certs.CA       // the issuers in order, the internal CA among them
+	permission certs.Permission // for names on demand; nil without
+	pools      pools            // of the settings before; those that did not change are used again
+	policies   policies         // likewise
+	trace      wrap             // around all sites; nil without
+	log        *zap.Logger      // of the pools
 }
 
 // pools are the upstreams by name. A reload keeps those that did not change, with their open connections.
@@ -41,14 +50,14 @@ type pool struct {
 	cfg config.Upstream
 }
 
-// newSettings builds the settings of cfg; cas are its issuers in order, the internal CA among them. Pools of before are used again.
-func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission, before pools, kept policies, log *zap.Logger, trace wrap) (*settings, error) {
-	s := &settings{pools: pools{}, policies: policies{}, log: log, trace: trace}
+// newSettings builds the settings of cfg. On error nothing is left open.
+func newSettings(cfg *config.Config, from materials) (*settings, error) {
+	s := &settings{pools: pools{}, policies: policies{}, from: from}
 	table := &hostname.Table[certs.Policy]{}
 	var own []certs.Policy
 	var errs []error
 	for _, site := range cfg.Resolve() {
-		ps, err := s.newSite(site, before, kept)
+		ps, err := s.newSite(site)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("site %s: %w", site.Name, err))
 			continue
@@ -71,7 +80,7 @@ func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission
 		s.proxy.ClientAuth = append(s.proxy.ClientAuth, policy)
 	}
 	if err := errors.Join(errs...); err != nil {
-		s.pools.closeBut(before)
+		s.pools.closeBut(from.pools)
 		return nil, err
 	}
 	s.proxy.HTTP3 = cfg.Listen.HTTP3 && cfg.Listen.ProxyProtocol == "off"
@@ -88,13 +97,13 @@ func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission
 	s.proxy.TrustedProxies = cfg.Listen.TrustedProxies
 	s.proxy.UnknownClose = cfg.TLS.UnknownName == "close"
 	s.proxy.DefaultName = cfg.TLS.DefaultName
-	s.proxy.Customers, s.proxy.OpenUpstream = customersOf(permission), openCustomer(s.log)
+	s.proxy.Customers, s.proxy.OpenUpstream = customersOf(from.permission), openCustomer(from.log)
 	s.certs = certs.Settings{
 		Lookup:           table.Lookup,
 		Listed:           cfg.Listed(),
 		Own:              own,
-		CAs:              cas,
-		Permission:       permission,
+		CAs:              from.cas,
+		Permission:       from.permission,
 		UnknownPerClient: unlessZero(cfg.Listen.Limits.UnknownNamesPerIP),
 		MaxWait:          cfg.OnDemand.MaxWait,
 		Backoff:          cfg.Issue.Backoff,
@@ -109,11 +118,12 @@ func newSettings(cfg *config.Config, cas []certs.CA, permission certs.Permission
 		Preload:          cfg.Cache.Preload,
 		Negative:         cfg.Cache.Negative,
 	}
+	s.from = materials{} // so that what a reload gives up is not kept
 	return s, nil
 }
 
 // newSite is a site as the proxy sees it.
-func (s *settings) newSite(site config.ResolvedSite, before pools, kept policies) (proxy.Site, error) {
+func (s *settings) newSite(site config.ResolvedSite) (proxy.Site, error) {
 	ps := proxy.Site{
 		Name: site.Name, Hosts: site.Hosts, AccessLog: site.AccessLog, BodyBytes: site.BodyBytes,
 		OnDemand: site.OnDemand, HSTS: site.HSTS, ClientAuth: site.ClientAuth,
@@ -124,31 +134,29 @@ func (s *settings) newSite(site config.ResolvedSite, before pools, kept policies
 		return ps, err
 	}
 	if site.UpstreamName != "" {
-		if ps.Upstream, err = s.pools.open(site, before, s.log); err != nil {
+		if ps.Upstream, err = s.pools.open(site, s.from.pools, s.from.log); err != nil {
 			return ps, err
 		}
 	}
-	own, err := s.policies.newPolicies(site.Name, site.Policies, kept, s.opener(before))
+	own, err := s.policies.newPolicies(site.Name, site.Policies, s.from.policies, s.open)
 	if err != nil {
 		return ps, err
 	}
-	ps.Wrap = join(s.trace, own)
+	ps.Wrap = join(s.from.trace, own)
 	ps.Headers = headersOf(site.Headers)
-	ps.Routes, err = s.newRoutes(site, before, kept)
+	ps.Routes, err = s.newRoutes(site)
 	return ps, err
 }
 
-// opener opens the upstream of a URL that stands alone, such as that of a server that decides about requests.
-func (s *settings) opener(before pools) func(target string) (http.RoundTripper, error) {
-	return func(target string) (http.RoundTripper, error) {
-		u := config.DefaultUpstream()
-		to, err := config.ParseTarget(target)
-		if err != nil {
-			return nil, err
-		}
-		u.To = []config.Target{to}
-		return s.pools.open(config.ResolvedSite{UpstreamName: to.String(), Upstream: u}, before, s.log)
+// open opens the upstream of a URL that stands alone, such as that of a server that decides about requests.
+func (s *settings) open(target string) (http.RoundTripper, error) {
+	u := config.DefaultUpstream()
+	to, err := config.ParseTarget(target)
+	if err != nil {
+		return nil, err
 	}
+	u.To = []config.Target{to}
+	return s.pools.open(config.ResolvedSite{UpstreamName: to.String(), Upstream: u}, s.from.pools, s.from.log)
 }
 
 // unlessZero turns "no limit", zero in the configuration, into what the rooms take for it where zero is their default.
