@@ -2,6 +2,7 @@ package acmeclient
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -27,7 +28,7 @@ type Account struct {
 
 // account is an account with its key. It is replaced, never modified.
 type account struct {
-	key *ecdsa.PrivateKey // P-256, which every public CA accepts
+	key crypto.Signer // ours are P-256, which every public CA accepts; imported ones may be others, see parseAccountKey
 	accountRecord
 }
 
@@ -243,7 +244,7 @@ func newAccount() (*account, error) {
 }
 
 // newAccountKey makes a key, and the form that it is stored in.
-func newAccountKey() (*ecdsa.PrivateKey, []byte, error) {
+func newAccountKey() (crypto.Signer, []byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make the account key: %w", err)
@@ -256,16 +257,25 @@ func newAccountKey() (*ecdsa.PrivateKey, []byte, error) {
 }
 
 // parseAccountKey reads a stored key; the error is for a person who repairs the record.
-func parseAccountKey(der []byte) (*ecdsa.PrivateKey, error) {
+func parseAccountKey(der []byte) (crypto.Signer, error) {
 	parsed, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
 		return nil, errors.New("its key cannot be read; restore it, or remove it to make a new account")
 	}
-	key, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok || key.Curve != elliptic.P256() {
-		return nil, fmt.Errorf("its key is a %T, wanted is ECDSA P-256", parsed)
+	key, ok := parsed.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("its key is a %T, which signs nothing", parsed)
+	}
+	if _, err := signatureOf(key); err != nil {
+		return nil, err
 	}
 	return key, nil
+}
+
+// sameKey reports whether two keys are one.
+func sameKey(a, b crypto.Signer) bool {
+	public, ok := a.Public().(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(b.Public())
 }
 
 // mayRegisterAgain refuses to register a lost account more than once a day.

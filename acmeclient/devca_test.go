@@ -49,7 +49,7 @@ func TestDevCA_TakesEverythingOfV2(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := c.accounts.get().key
-	if after, err := c.RollKey(t.Context()); err != nil || after.URL != before.URL || c.accounts.get().key.Equal(old) {
+	if after, err := c.RollKey(t.Context()); err != nil || after.URL != before.URL || sameKey(c.accounts.get().key, old) {
 		t.Errorf("account was %s, is %+v, error %v", before.URL, after, err)
 	}
 	contact := []string{"mailto:new@example.test"}

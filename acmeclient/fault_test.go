@@ -524,8 +524,8 @@ func TestObtain_RegistersALostAccountAgainWithTheSameKeyOnceADay(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if now := c.accounts.get(); !now.key.Equal(key) || now.URL == url {
-		t.Errorf("account was %s, is %s; same key: %v", url, now.URL, now.key.Equal(key))
+	if now := c.accounts.get(); !sameKey(now.key, key) || now.URL == url {
+		t.Errorf("account was %s, is %s; same key: %v", url, now.URL, sameKey(now.key, key))
 	}
 }
 

@@ -69,7 +69,7 @@ func (c *Client) rollLeased(ctx context.Context, d dialect) (*account, error) {
 	switch {
 	case settleErr != nil: // it is asked again when the account is next read
 		return nil, err
-	case settled.key.Equal(key): // the CA had agreed, only its answer was lost
+	case sameKey(settled.key, key): // the CA had agreed, only its answer was lost
 		return settled, nil
 	}
 	return nil, err
@@ -146,7 +146,7 @@ func (c *Client) rolled(ctx context.Context, d dialect, refused *account, cause 
 		return nil
 	}
 	acct, err := c.inTurn(ctx, func() (*account, error) {
-		if known := c.accounts.get(); known != nil && !known.key.Equal(refused.key) {
+		if known := c.accounts.get(); known != nil && !sameKey(known.key, refused.key) {
 			return known, nil
 		}
 		return c.readAccount(ctx, d)
@@ -154,7 +154,7 @@ func (c *Client) rolled(ctx context.Context, d dialect, refused *account, cause 
 	if err != nil {
 		c.log.Warn("look whether the account's key was changed", zap.Error(err))
 	}
-	if acct == nil || acct.key.Equal(refused.key) {
+	if acct == nil || sameKey(acct.key, refused.key) {
 		return nil
 	}
 	return acct

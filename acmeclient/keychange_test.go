@@ -41,8 +41,8 @@ func TestRollKey_KeepsTheAccountAndTheFleetFollows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if after.URL != before.URL || c.accounts.get().key.Equal(oldKey) {
-		t.Errorf("account was %s, is %s; same key: %v", before.URL, after.URL, c.accounts.get().key.Equal(oldKey))
+	if after.URL != before.URL || sameKey(c.accounts.get().key, oldKey) {
+		t.Errorf("account was %s, is %s; same key: %v", before.URL, after.URL, sameKey(c.accounts.get().key, oldKey))
 	}
 	if record := storedRecord(t, c, store); record.Pending != nil {
 		t.Error("a pending key is left")
@@ -53,7 +53,7 @@ func TestRollKey_KeepsTheAccountAndTheFleetFollows(t *testing.T) {
 	if got := orders.get(); got != 1 {
 		t.Errorf("%d orders for one certificate", got)
 	}
-	if !other.accounts.get().key.Equal(c.accounts.get().key) {
+	if !sameKey(other.accounts.get().key, c.accounts.get().key) {
 		t.Error("the other node did not take the new key")
 	}
 }
@@ -138,8 +138,8 @@ func TestRollKey_SurvivesACrashAtEachStep(t *testing.T) {
 			next := newClient(t, p, n, store)
 			obtain(t, next, newRequest(t, "www.example.test"))
 			now := next.accounts.get()
-			if now.URL != before.URL || now.key.Equal(oldKey) == tt.changed || now.Pending != nil {
-				t.Errorf("account was %s, is %s; same key: %v, pending: %v", before.URL, now.URL, now.key.Equal(oldKey), now.Pending != nil)
+			if now.URL != before.URL || sameKey(now.key, oldKey) == tt.changed || now.Pending != nil {
+				t.Errorf("account was %s, is %s; same key: %v, pending: %v", before.URL, now.URL, sameKey(now.key, oldKey), now.Pending != nil)
 			}
 			if record := storedRecord(t, c, store); record.Pending != nil {
 				t.Error("a pending key is left")

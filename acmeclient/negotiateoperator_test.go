@@ -69,7 +69,7 @@ func TestProbe_MovesUpAtOnce(t *testing.T) {
 				t.Errorf("%d looks: %v", looks, o.requests(before))
 			}
 			second := obtain(t, c, newRequest(t, "b.localhost"))
-			if first.Protocol != ProtocolV1 || second.Protocol != ProtocolV2 || second.Account != o.url+"/v2/acct/1" || !c.accounts.get().key.Equal(key) {
+			if first.Protocol != ProtocolV1 || second.Protocol != ProtocolV2 || second.Account != o.url+"/v2/acct/1" || !sameKey(c.accounts.get().key, key) {
 				t.Errorf("certificates are %+v and %+v", first, second)
 			}
 			if n := o.Stats().Accounts; n != 1 {
@@ -103,7 +103,7 @@ func TestProbe_RegistersTheSameKeyWhereV2DoesNotShareAccounts(t *testing.T) {
 		t.Fatalf("probe: %+v, %v", s, err)
 	}
 	cert := obtain(t, c, newRequest(t, "b.localhost"))
-	if cert.Protocol != ProtocolV2 || young.Stats().Accounts != 1 || !c.accounts.get().key.Equal(key) {
+	if cert.Protocol != ProtocolV2 || young.Stats().Accounts != 1 || !sameKey(c.accounts.get().key, key) {
 		t.Errorf("certificate is %+v, accounts %d", cert, young.Stats().Accounts)
 	}
 }

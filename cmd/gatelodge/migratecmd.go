@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatelodge/acmeclient"
 	"gatelodge/cmd/internal/config"
 	"gatelodge/proxy/certs"
 	"gatelodge/storage"
@@ -27,7 +29,7 @@ func importCommand(file *string) *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "import caddy|certbot|acme.json|pem PATH",
-		Short: "Take over certificates with their keys, without ordering anything; what is here and newer stays",
+		Short: "Take over certificates with their keys, and accounts at CAs that have none here, without ordering anything; what is here and newer stays",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			src, err := migrate.Open(args[0], args[1])
@@ -36,7 +38,9 @@ func importCommand(file *string) *cobra.Command {
 			}
 			return withStore(cmd, *file, func(ctx context.Context, cfg *config.Config, s *store) error {
 				index := certs.NewIndexer(s, cfg.Issue.RenewAt.Float(), s.log)
-				report, err := migrate.Import(ctx, s, src, migrate.Options{DryRun: dryRun, CA: migrate.ByURL(directoriesOf(cfg)), Stored: index.Stored, Logger: s.log})
+				report, err := migrate.Import(ctx, s, src, migrate.Options{
+					DryRun: dryRun, CA: migrate.ByURL(directoriesOf(cfg)), Stored: index.Stored, Account: accountsFor(cfg, s), Logger: s.log,
+				})
 				if report != nil {
 					fmt.Fprintln(cmd.OutOrStdout(), report)
 				}
@@ -46,6 +50,19 @@ func importCommand(file *string) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
 	return cmd
+}
+
+// accountsFor takes over the accounts at the CAs of a configuration that have none here.
+func accountsFor(cfg *config.Config, s storage.Store) func(context.Context, migrate.Account) error {
+	directories := directoriesOf(cfg)
+	byURL := migrate.ByURL(directories)
+	return func(ctx context.Context, a migrate.Account) error {
+		ca := byURL(cmp.Or(a.Directory, a.URL))
+		if ca == "" {
+			return fmt.Errorf("no [[ca]] has the directory of %s", cmp.Or(a.Directory, a.URL))
+		}
+		return acmeclient.ImportAccount(ctx, s, ca, acmeclient.ForeignAccount{Key: a.Key, URL: a.URL, Contact: a.Contact, Directory: directories[ca]})
+	}
 }
 
 func exportCommand(file *string) *cobra.Command {
