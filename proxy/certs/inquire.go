@@ -223,7 +223,8 @@ func (m *Manager) load(ctx context.Context, name string) (*certificate, error) {
 }
 
 // fetch reads the stored certificate of the name; nil if there is none that is whole and may be served. What is damaged is put aside first (see
-// storage.LoadBundle). An error means that we do not know, which is never an absence: nothing is ordered then.
+// storage.LoadBundle). An error means that we do not know, which is never an absence: nothing is ordered then. A certificate that a local copy has from before an
+// outage (storage.Version.Stale) is returned if it serves; what it is not says nothing of what is stored.
 func (m *Manager) fetch(ctx context.Context, name string) (*certificate, storage.Version, error) {
 	object := certObject(name)
 	b, version, err := storage.LoadBundle(ctx, m.store, object, m.log)
@@ -237,16 +238,28 @@ func (m *Manager) fetch(ctx context.Context, name string) (*certificate, storage
 		m.log.Warn("stored certificate is good, what is stored about it is not", zap.String("name", name), zap.Error(b.Lost))
 	}
 	cert, err := newCertificate(name, b, m.rules.Load().RenewAt)
-	if err == nil && m.revocations.refuses(cert) {
+	refused := err == nil && m.revocations.refuses(cert)
+	switch {
+	case version.Stale() && (err != nil || refused || !cert.serves(time.Now())):
+		return nil, "", fmt.Errorf("read the certificate of %s: %w", name, storage.ErrStale) // storage may have another
+	case refused:
 		return nil, version, nil // on its way out
-	}
-	if err == nil {
+	case err == nil:
 		return cert, version, nil
 	}
 	if err := storage.Quarantine(ctx, m.store, object, &storage.CorruptError{Name: object, Err: err, Version: version}, m.log); err != nil {
 		return nil, "", fmt.Errorf("put the certificate of %s aside: %w", name, err)
 	}
 	return nil, "", nil
+}
+
+// loadStored is storage.LoadBundle for those who decide by what is stored: a local copy from before an outage is an error.
+func loadStored(ctx context.Context, s storage.Store, object string, log *zap.Logger) (*storage.Bundle, storage.Version, error) {
+	b, version, err := storage.LoadBundle(ctx, s, object, log)
+	if err == nil && version.Stale() {
+		return nil, "", fmt.Errorf("read %s: %w", object, storage.ErrStale)
+	}
+	return b, version, err
 }
 
 // private reports whether a CA of our own would issue for the target, the internal one or one configured for just these names: it may

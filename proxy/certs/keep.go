@@ -64,7 +64,7 @@ func (a *attempt) save(ctx context.Context, b *storage.Bundle) (*certificate, er
 		if !errors.Is(err, storage.ErrConflict) {
 			return nil, err
 		}
-		there, v, err := storage.LoadBundle(ctx, a.store, object, a.log)
+		there, v, err := loadStored(ctx, a.store, object, a.log)
 		switch {
 		case errors.Is(err, storage.ErrNotExist):
 			version = ""

@@ -129,6 +129,9 @@ func (a *attempt) lookAgain(ctx context.Context) (*certificate, error) {
 		a.install(a.stored)
 		return a.stored, nil
 	}
+	if a.version.Stale() { // the lease was had, so storage answers again: soon it says what it has
+		return nil, &storageError{fmt.Errorf("read the certificate of %s: %w", a.o.name, storage.ErrStale)}
+	}
 	if b := a.unsaved.get(a.o.name); b != nil {
 		return a.keep(ctx, b)
 	}

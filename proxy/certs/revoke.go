@@ -100,7 +100,7 @@ func (m *Manager) toRevoke(ctx context.Context, name string, reason int, comprom
 		if len(own) > maxName {
 			continue
 		}
-		b, _, err := storage.LoadBundle(ctx, m.store, certObject(own), m.log)
+		b, _, err := loadStored(ctx, m.store, certObject(own), m.log)
 		if errors.Is(err, storage.ErrNotExist) {
 			continue
 		}

@@ -114,12 +114,12 @@ func (w *withdrawal) note(ctx context.Context, f func(*revocation)) error {
 
 // putAside keeps chain and key apart from what is served, until the CA is told: the certificate's key can revoke it when our account cannot.
 func (w *withdrawal) putAside(ctx context.Context) error {
-	b, _, err := storage.LoadBundle(ctx, w.store, revokingObject(w.r.leaf), w.Manager.log)
+	b, _, err := loadStored(ctx, w.store, revokingObject(w.r.leaf), w.Manager.log)
 	if err == nil || !errors.Is(err, storage.ErrNotExist) {
 		w.old = b
 		return err
 	}
-	b, _, err = storage.LoadBundle(ctx, w.store, certObject(w.r.Name), w.Manager.log)
+	b, _, err = loadStored(ctx, w.store, certObject(w.r.Name), w.Manager.log)
 	if errors.Is(err, storage.ErrNotExist) || err == nil && !w.isOld(b) {
 		return nil // it was replaced in this moment, or this is the second time; the certificate is in the list
 	}
@@ -146,7 +146,7 @@ func (w *withdrawal) takeAway(ctx context.Context) error {
 	}
 	object := certObject(w.r.Name)
 	for range 3 {
-		b, version, err := storage.LoadBundle(ctx, w.store, object, w.Manager.log)
+		b, version, err := loadStored(ctx, w.store, object, w.Manager.log)
 		if errors.Is(err, storage.ErrNotExist) || err == nil && !w.isOld(b) {
 			break
 		}
@@ -178,7 +178,7 @@ func (w *withdrawal) remove(ctx context.Context, object string, v storage.Versio
 // replace gets a certificate with another key stored. The order goes before all others and ignores our own back-off, but no CA's Retry-After.
 func (w *withdrawal) replace(ctx context.Context) error {
 	for range 3 {
-		b, _, err := storage.LoadBundle(ctx, w.store, certObject(w.r.Name), w.Manager.log)
+		b, _, err := loadStored(ctx, w.store, certObject(w.r.Name), w.Manager.log)
 		if err == nil && !w.isOld(b) {
 			return nil
 		}
