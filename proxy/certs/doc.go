@@ -52,6 +52,7 @@
 //     (revoke.go: Manager.Revoke, Manager.Compromised) (revocation.go: revocations.add) (heed.go: Manager.heedRevocations)
 //  20. What follows is done step by step, each found again after a crash: if others know its key, that is blocked for ever, and the certificate is replaced before
 //     anything else is ordered; then the CA is told, and nothing is left of the key. (withdraw.go: withdrawal.takeSteps) (wipe.go: withdrawal.wipe)
+//  21. A certificate that ended two weeks ago, and that nobody visits or lists, is removed with all that was kept of its name. (sweep.go: Manager.sweepEnded)
 //
 // Certificates of names below a wildcard site that the internal CA serves are made when a visitor comes and kept in memory only
 // (see target). Everything else is in storage before it is in use.

@@ -19,7 +19,7 @@ const (
 	retryMax  = time.Minute
 	restEvery = 24 * time.Hour // names that no site claims just now
 
-	// forgetAfter is how long after its end an on-demand certificate is still renewed. A visitor brings the name back.
+	// forgetAfter is how long after its end an on-demand certificate is still renewed. Then it is removed; a visitor brings the name back.
 	forgetAfter = 14 * 24 * time.Hour
 
 	ownerLate    = 0.2              // of the life that is left: after that, others renew what the owner of the shard has not renewed
@@ -362,7 +362,11 @@ func (m *Manager) look(ctx context.Context, name string) {
 	r := m.rules.Load()
 	t, ok := r.managed(name)
 	if !ok || t.brief {
-		m.planner.rest(name)
+		if m.endedLongAgo(name) {
+			m.sweepEnded(ctx, name)
+		} else {
+			m.planner.rest(name)
+		}
 		return
 	}
 	now := time.Now()
@@ -386,8 +390,8 @@ func (m *Manager) look(ctx context.Context, name string) {
 	switch {
 	case m.fresh(cert, now) && m.unsaved.get(name) == nil:
 		m.install(cert)
-	case !t.listed && cert != nil && now.After(cert.until.Add(forgetAfter)):
-		m.forget(name)
+	case !t.listed && cert != nil && now.After(cert.until.Add(forgetAfter)), !t.listed && cert == nil && m.endedLongAgo(name): // the latter: another process was faster
+		m.sweepEnded(ctx, name)
 	case m.leftToOwner(it, endOf(cert), now):
 	default:
 		m.order(name, cert, now)
@@ -423,7 +427,7 @@ func (m *Manager) order(name string, cert *certificate, now time.Time) {
 	}
 }
 
-// forget drops a name from planning and index. Its certificate, if any, stays in storage.
+// forget drops a name from planning and index. Its certificate, if any, stays in storage: see sweepEnded.
 func (m *Manager) forget(name string) {
 	m.planner.forget(name)
 	m.index.remove(name)

@@ -168,11 +168,11 @@ func (w *withdrawal) takeAway(ctx context.Context) error {
 }
 
 // remove deletes the object at that version, where the store can.
-func (w *withdrawal) remove(ctx context.Context, object string, v storage.Version) error {
-	if s, ok := w.store.(storage.Salvager); ok {
+func (m *Manager) remove(ctx context.Context, object string, v storage.Version) error {
+	if s, ok := m.store.(storage.Salvager); ok {
 		return s.DeleteIf(ctx, object, v)
 	}
-	return w.store.Delete(ctx, object)
+	return m.store.Delete(ctx, object)
 }
 
 // replace gets a certificate with another key stored. The order goes before all others and ignores our own back-off, but no CA's Retry-After.
