@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -83,10 +84,11 @@ func exportCommand(file *string) *cobra.Command {
 	}
 }
 
-// staysBehind reports whether the object is what each store has for itself: the index, which is told by its certificates, the names in use, and the keys of
-// session tickets.
+// staysBehind reports whether the object is what each store has for itself: the index, which is told by its certificates, who is a member of the fleet, the
+// names in use, the keys of session tickets, and when was swept.
 func staysBehind(object string) bool {
-	return object == "hot" || strings.HasPrefix(object, "index/") || strings.HasPrefix(object, "tickets/")
+	first, _, _ := strings.Cut(object, "/")
+	return slices.Contains([]string{"index", "members", "hot", "tickets", "sweep"}, first)
 }
 
 func copyCommand(file *string) *cobra.Command {

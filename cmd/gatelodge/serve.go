@@ -181,7 +181,7 @@ func (p *program) run(ctx context.Context) error {
 	var chores sync.WaitGroup
 	defer chores.Wait()
 	defer stop()
-	chores.Go(func() { p.sweepDaily(work) })
+	chores.Go(func() { p.newSweeper().run(work) })
 
 	served := make(chan error, 1)
 	go func() { served <- p.proxy.Serve(work) }()
@@ -200,24 +200,6 @@ func (p *program) run(ctx context.Context) error {
 		p.log.Warn("closed what had not ended", zap.Error(err))
 	}
 	return <-served
-}
-
-// sweepDaily removes the challenges that processes which died left behind. It lists, so it does nothing at the start (DESIGN 3.5).
-func (p *program) sweepDaily(ctx context.Context) {
-	for wait := time.Hour; ; wait = 24 * time.Hour {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
-		}
-		err := p.responder.Sweep(ctx)
-		if dns := p.issuers.solver(); dns != nil {
-			err = errors.Join(err, dns.Sweep(ctx))
-		}
-		if err != nil && ctx.Err() == nil {
-			p.log.Warn("old challenges not swept", zap.Error(err))
-		}
-	}
 }
 
 // reload applies the difference between the configuration in force and the one that is read now. On error nothing has changed.

@@ -17,6 +17,7 @@ import (
 type store struct {
 	storage.Store
 	sealed *storage.Sealed // also without keys: then what is sealed is told apart from what is damaged
+	bucket *storage.S3     // nil on a disk
 	layers []interface{ Close() error }
 	log    *zap.Logger
 }
@@ -62,6 +63,7 @@ func (s *store) openBase(ctx context.Context, cfg config.Storage, log *zap.Logge
 	if err != nil {
 		return err
 	}
+	s.bucket = bucket
 	s.push(bucket, bucket)
 	if err := testBucket(ctx, bucket, log); err != nil {
 		return err
