@@ -211,15 +211,18 @@ func (w *statusWriter) WriteHeader(code int) {
 
 // bucket is a real object store on loopback.
 type bucket struct {
-	t   *testing.T
-	url string
-	dir string
-	env []string
-	cmd *exec.Cmd
+	t      *testing.T
+	url    string // of a proxy that counts
+	behind string // of the store itself
+	seen   requests
+	dir    string
+	env    []string
+	cmd    *exec.Cmd
 }
 
 func startBucket(t *testing.T) *bucket {
-	b := &bucket{t: t, dir: t.TempDir(), url: "http://" + freeAddr(t)}
+	b := &bucket{t: t, dir: t.TempDir(), behind: "http://" + freeAddr(t)}
+	b.url = b.seen.front(t, b.behind)
 	b.env = []string{"AWS_ACCESS_KEY_ID=testkey", "AWS_SECRET_ACCESS_KEY=testsecret", "AWS_REGION=us-east-1"}
 	if err := os.Mkdir(filepath.Join(b.dir, "certs"), 0o700); err != nil {
 		t.Fatal(err)
@@ -230,13 +233,13 @@ func startBucket(t *testing.T) *bucket {
 }
 
 func (b *bucket) start() {
-	b.cmd = exec.Command("versitygw", "--port", strings.TrimPrefix(b.url, "http://"), "--region", "us-east-1", "--keep-alive", "--quiet", "posix", b.dir)
+	b.cmd = exec.Command("versitygw", "--port", strings.TrimPrefix(b.behind, "http://"), "--region", "us-east-1", "--keep-alive", "--quiet", "posix", b.dir)
 	b.cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY=testkey", "ROOT_SECRET_KEY=testsecret")
 	if err := b.cmd.Start(); err != nil {
 		b.t.Fatalf("start versitygw, which .ci/peers.sh installs: %v", err)
 	}
 	eventually(b.t, "the object store answers", func() bool {
-		res, err := http.Get(b.url)
+		res, err := http.Get(b.behind)
 		if err == nil {
 			_ = res.Body.Close()
 		}
@@ -258,6 +261,7 @@ func TestPeerFleet_OrdersOncePerNameThoughNodesAreKilled(t *testing.T) {
 	if os.Getenv("FULL") != "" {
 		names = 200
 	}
+	begin, kills := time.Now(), 0
 	killing, stop := context.WithCancel(t.Context())
 	var killer sync.WaitGroup
 	killer.Go(func() { // every few seconds one node dies and comes back
@@ -269,6 +273,7 @@ func TestPeerFleet_OrdersOncePerNameThoughNodesAreKilled(t *testing.T) {
 			}
 			n := f.nodes[rand.IntN(len(f.nodes))]
 			n.process.kill()
+			kills++
 			n.process = f.startProcessWith(f.path(n.file()), f.bucket.env...)
 		}
 	})
@@ -288,8 +293,10 @@ func TestPeerFleet_OrdersOncePerNameThoughNodesAreKilled(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	took := time.Since(begin)
 	stop()
 	killer.Wait()
+	t.Logf("%d names up in %v with %d kills; requests to the bucket: %v", names, took, kills, f.bucket.seen.total())
 	for i := range names {
 		name := fmt.Sprintf("n%03d.test", i)
 		for _, n := range f.nodes {
