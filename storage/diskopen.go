@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -70,18 +71,21 @@ func (d *Disk) prepareRoot() error {
 	return nil
 }
 
-// rootIsOurs reports whether the root is a store or empty, apart from what a fresh file system has.
+// rootIsOurs reports whether the root is a store or empty, apart from what a fresh file system has. The format is looked for last: another process that makes the
+// store in this moment makes it first.
 func (d *Disk) rootIsOurs() (bool, error) {
-	if _, err := os.Lstat(filepath.Join(d.root, "format")); err == nil {
+	entries, err := os.ReadDir(d.root)
+	if err != nil {
+		return false, err
+	}
+	if !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() != "lost+found" }) {
 		return true, nil
 	}
-	entries, err := os.ReadDir(d.root)
-	for _, e := range entries {
-		if e.Name() != "lost+found" {
-			return false, nil
-		}
+	_, err = os.Lstat(filepath.Join(d.root, "format"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
 	}
-	return true, err
+	return err == nil, err
 }
 
 func (d *Disk) prepareFolder(name string) error {

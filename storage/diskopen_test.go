@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"go.uber.org/zap"
@@ -295,4 +296,25 @@ func damageFile(t *testing.T, path string, damage func([]byte) []byte) {
 		t.Fatal(err)
 	}
 	writeFile(t, path, string(damage(file)))
+}
+
+func TestOpenDisk_ManyAtOnceMakeOneStoreOfAFolderThatIsOpenToOthers(t *testing.T) {
+	for range 20 {
+		dir := filepath.Join(t.TempDir(), "storage")
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		var opening sync.WaitGroup
+		for range 8 {
+			opening.Go(func() {
+				d, err := storage.OpenDisk(dir, nil)
+				if err != nil {
+					t.Errorf("one of many: %v", err)
+					return
+				}
+				_ = d.Close()
+			})
+		}
+		opening.Wait()
+	}
 }
