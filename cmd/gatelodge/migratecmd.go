@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"slices"
@@ -41,6 +42,7 @@ func importCommand(file *string) *cobra.Command {
 				index := certs.NewIndexer(s, cfg.Issue.RenewAt.Float(), s.log)
 				report, err := migrate.Import(ctx, s, src, migrate.Options{
 					DryRun: dryRun, CA: migrate.ByURL(directoriesOf(cfg)), Stored: index.Stored, Account: accountsFor(cfg, s), Logger: s.log,
+					Blocked: func(ctx context.Context, key crypto.PublicKey) (bool, error) { return certs.KeyBlocked(ctx, s, key) },
 				})
 				if report != nil {
 					fmt.Fprintln(cmd.OutOrStdout(), report)

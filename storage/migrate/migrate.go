@@ -12,7 +12,9 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto"
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"strings"
@@ -63,6 +65,9 @@ type Options struct {
 	// Stored is told of each certificate that is in the store now, be it that it was there before: to enter it into the index of what is to be renewed. It is not
 	// called concurrently, nor in a dry run. An error ends the import.
 	Stored func(ctx context.Context, name string, b *storage.Bundle) error
+
+	// Blocked reports whether a key must not be used any more, because others know it: its certificates are left out. An error ends the import. Nil means that none is.
+	Blocked func(ctx context.Context, public crypto.PublicKey) (bool, error)
 
 	// Account stores an account, or reports that it is not stored and says why. It is not called in a dry run. Nil leaves accounts where they are.
 	Account func(ctx context.Context, a Account) error
@@ -156,6 +161,12 @@ func (im *importing) take(ctx context.Context, f found) error {
 		im.count(func(r *Report) { r.Ended++ })
 		return nil
 	}
+	if blocked, err := im.blocked(ctx, b); err != nil {
+		return err
+	} else if blocked {
+		im.problem(f.where, errors.New("its key is known to others, and blocked here for ever: obtain a new certificate"))
+		return nil
+	}
 	b.CA = im.o.CA(f.ca)
 	im.count(func(r *Report) { r.Certificates++ })
 	for _, name := range names {
@@ -164,6 +175,17 @@ func (im *importing) take(ctx context.Context, f found) error {
 		}
 	}
 	return nil
+}
+
+func (im *importing) blocked(ctx context.Context, b *storage.Bundle) (bool, error) {
+	if im.o.Blocked == nil {
+		return false, nil
+	}
+	leaf, err := x509.ParseCertificate(b.Chain[0])
+	if err != nil {
+		return false, err // cannot happen: found.bundle has parsed it
+	}
+	return im.o.Blocked(ctx, leaf.PublicKey)
 }
 
 // name stores the certificate for one of its names.

@@ -248,6 +248,30 @@ func TestImport_TellsOfEveryCertificateThatIsStored(t *testing.T) {
 	}
 }
 
+func TestImport_LeavesOutKeysThatAreBlocked(t *testing.T) {
+	ca, dir, store := newTestCA(t), t.TempDir(), storage.NewMemory()
+	for _, name := range []string{"a.example", "b.example"} {
+		chain, key := ca.pair(t, name)
+		write(t, dir, map[string]string{name + ".pem": string(chain) + string(key)})
+	}
+	var first crypto.PublicKey
+	known := func(_ context.Context, public crypto.PublicKey) (bool, error) {
+		if first == nil {
+			first = public
+		}
+		return first.(interface{ Equal(crypto.PublicKey) bool }).Equal(public), nil
+	}
+	r := run(t, store, open(t, "pem", dir), migrate.Options{Blocked: known, Parallel: 1})
+	if r.Created != 1 || r.Failed != 1 || !strings.Contains(r.Problems[0].What, "blocked") {
+		t.Errorf("report:\n%v", r)
+	}
+	away := errors.New("the store is away")
+	o := migrate.Options{Blocked: func(context.Context, crypto.PublicKey) (bool, error) { return false, away }}
+	if _, err := migrate.Import(t.Context(), storage.NewMemory(), open(t, "pem", dir), o); !errors.Is(err, away) {
+		t.Errorf("an outage: %v", err)
+	}
+}
+
 func TestImport_EndsWithAnOutageAndGoesOnTheNextTime(t *testing.T) {
 	ca, dir := newTestCA(t), t.TempDir()
 	for i := range 30 {
