@@ -38,18 +38,25 @@ type node struct {
 
 // newFleet starts an object store, Pebble and the nodes. Pebble validates through the balancer, so any node may be asked.
 func newFleet(t *testing.T, size int) *fleet {
+	return newFleetBehind(t, size, func(f *fleet) {
+		f.balance(f.lodge.https, func(n *node) string { return n.https })
+		f.balance(f.lodge.http, func(n *node) string { return n.http })
+	}, func(_ *node, config string) string { return config })
+}
+
+// newFleetBehind is newFleet with a balancer to taste, and nodes that suit it.
+func newFleetBehind(t *testing.T, size int, balancer func(*fleet), suit func(n *node, config string) string) *fleet {
 	f := &fleet{lodge: newBareLodge(t), bucket: startBucket(t)}
 	f.orders.names = map[string]int{}
 	directory := f.startPebbleBehind(3600, f.orders.count)
 	for i := range size {
 		n := &node{n: i, https: freeAddr(t), http: freeAddr(t)}
 		f.nodes = append(f.nodes, n)
-		f.write(n.file(), f.nodeConfig(n, directory))
+		f.write(n.file(), suit(n, f.nodeConfig(n, directory)))
 	}
 	f.write("names", "*.test\n")
 	f.write("kek", base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{7}, 32))+"\n")
-	f.balance(f.lodge.https, func(n *node) string { return n.https })
-	f.balance(f.lodge.http, func(n *node) string { return n.http })
+	balancer(f)
 	for _, n := range f.nodes {
 		f.up(n)
 	}
