@@ -61,6 +61,29 @@ func TestSweep_RemovesWhatEndedTwoWeeksAgoAndListsNothing(t *testing.T) {
 	}
 }
 
+func TestSweep_NoOtherProcessOrdersWhatOneHasRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.log = quiet()
+		h.ca.life = 6 * day
+		h.open()
+		h.open()
+		end := h.must("a.example.com").NotAfter
+		time.Sleep(8 * time.Hour) // both know of it
+		h.ca.failWith(&fakeFailure{scope: ScopeName})
+		time.Sleep(time.Until(end.Add(forgetAfter + time.Second)))
+		h.ca.failWith(nil)
+		asked := len(h.ca.asked(""))
+		time.Sleep(30 * day)
+		if n := h.leftOver("a.example.com"); n > 0 {
+			t.Errorf("%d objects are left", n)
+		}
+		if n := len(h.ca.asked("")) - asked; n > 0 {
+			t.Errorf("%d orders for a name that has left", n)
+		}
+	})
+}
+
 func TestSweep_RemovesNothingOnErrorsNorWhatSomebodyRenewed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
