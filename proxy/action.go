@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strings"
 
 	"gatelodge/proxy/rule"
@@ -35,6 +36,7 @@ type action struct {
 	query    bool          // redirect has a query of its own
 	status   int           // of redirect
 	files    string        // a folder
+	fallback string        // a file in it; empty for none
 	respond  *Response
 }
 
@@ -51,7 +53,10 @@ func newAction(r *Route, m *rule.Matcher) (action, error) {
 	if given > 1 {
 		errs = append(errs, errors.New("more than one of upstream, redirect, files and respond"))
 	}
-	a.files, a.respond = r.Files, r.Respond
+	a.files, a.fallback, a.respond = r.Files, r.Fallback, r.Respond
+	if r.Fallback != "" && (r.Files == "" || !filepath.IsLocal(r.Fallback)) {
+		errs = append(errs, fmt.Errorf("fallback %q: it is a file below the folder of files", r.Fallback))
+	}
 	if (r.Strip != "" || r.Rewrite != "") && (r.Redirect != nil || r.Files != "" || r.Respond != nil) {
 		errs = append(errs, errors.New("strip and rewrite are for what goes to an upstream"))
 	}
@@ -87,7 +92,7 @@ func (x *exchange) act() {
 	case a.redirect != nil:
 		x.redirect(a)
 	case a.files != "":
-		x.serveFiles(a.files)
+		x.serveFiles(a)
 	case a.respond != nil:
 		x.fixed(a.respond)
 	case x.nowhere():

@@ -83,7 +83,7 @@ func TestRoute_RefusesWhatItCannotDo(t *testing.T) {
 		{proxy.Route{Match: paths("/api/*"), Strip: "/api"}, true}, {proxy.Route{Match: paths("/api/v1/*"), Strip: "/api/"}, true}, {proxy.Route{Strip: "/api"}, false},
 		{proxy.Route{Match: paths("/apix"), Strip: "/api"}, false}, {proxy.Route{Match: paths("/*"), Strip: "/api"}, false},
 		{proxy.Route{Rewrite: "/x/{rest}"}, true}, {proxy.Route{Rewrite: "x"}, false}, {proxy.Route{Rewrite: "/x?y"}, false}, {proxy.Route{Rewrite: "/../x"}, false}, {proxy.Route{Rewrite: "/a b"}, false},
-		{proxy.Route{Rewrite: "/x", Strip: "/y", Match: paths("/y")}, false}, {proxy.Route{Files: "/srv", Rewrite: "/x"}, false},
+		{proxy.Route{Rewrite: "/x", Strip: "/y", Match: paths("/y")}, false}, {proxy.Route{Files: "/srv", Rewrite: "/x"}, false}, {proxy.Route{Files: "/srv", Fallback: "index.html"}, true}, {proxy.Route{Files: "/srv", Fallback: "../x"}, false}, {proxy.Route{Fallback: "x"}, false},
 		{proxy.Route{Respond: &proxy.Response{Status: 101}}, false}, {proxy.Route{Match: rule.Match{Methods: []string{"GE T"}}}, false},
 		{set("X-Tenant", "{ask.tenant}"), true}, {set("x-real-ip", "{client.ip}"), true}, {set("Remote_User", "x"), false}, {set("X Y", "x"), false}, {set("X", "a\r\nb"), false},
 		{set("Host", "x"), false}, {set("content-length", "1"), false}, {set("X-Forwarded-For", "x"), false}, {set("Connection", "x"), false}, {set("X", "{env.X}"), false}, {set("X", " x"), false},

@@ -17,7 +17,7 @@ import (
 // serveFiles answers with a file below the folder: whole or in ranges, with ETag and Last-Modified and what depends on them (RFC 9110 §13, §14). A folder is its
 // index.html; nothing is listed. Names that begin with a dot are not there, but for .well-known (RFC 8615), nor is what symbolic links outside of the folder
 // point to. The folder is opened for every request, so that a release can be put in its place by renaming or by a symbolic link.
-func (x *exchange) serveFiles(dir string) {
+func (x *exchange) serveFiles(a *action) {
 	if x.r.Method != http.MethodGet && x.r.Method != http.MethodHead {
 		x.out.Header()["Allow"] = []string{"GET, HEAD"}
 		x.refuse(&fault{http.StatusMethodNotAllowed, "files are only read"})
@@ -28,10 +28,13 @@ func (x *exchange) serveFiles(dir string) {
 		x.refuse(&fault{http.StatusNotFound, "no name of a file"})
 		return
 	}
-	f, info, err := openBelow(dir, name)
+	f, info, err := openBelow(a.files, name)
 	if errors.Is(err, errFolder) {
 		x.toFolder()
 		return
+	}
+	if err != nil && a.fallback != "" && fileFault(err).status == http.StatusNotFound {
+		f, info, err = openBelow(a.files, a.fallback)
 	}
 	if err != nil {
 		x.refuse(fileFault(err))

@@ -147,6 +147,21 @@ func TestFiles_FollowsTheFolderThatIsThereNow(t *testing.T) {
 	}
 }
 
+func TestFiles_AFallbackStandsInForWhatIsNotThere(t *testing.T) {
+	www := folder(t, map[string]string{"www/index.html": "app", "www/app.js": "js", "www/.env": "SECRET"})
+	p := routed(t, proxy.Route{Files: www, Fallback: "index.html"})
+	proxytest.Run(t, func(t *testing.T, mode proxytest.Mode) {
+		for target, want := range map[string]string{"/": "app", "/app.js": "js", "/some/view": "app", "/none.js": "app"} {
+			if res, body := proxytest.Get(t, p.Client(mode), mode.URL("a.test", target)); res.StatusCode != 200 || body != want {
+				t.Errorf("%s: %d %q", target, res.StatusCode, body)
+			}
+		}
+		if res, body := proxytest.Get(t, p.Client(mode), mode.URL("a.test", "/.env")); res.StatusCode != 404 || strings.Contains(body, "SECRET") {
+			t.Errorf("a dotfile: %d %q", res.StatusCode, body)
+		}
+	})
+}
+
 func TestFiles_ABigOneArrivesWhole(t *testing.T) {
 	big := strings.Repeat("0123456789abcdef", 1<<18)
 	p := routed(t, proxy.Route{Files: folder(t, map[string]string{"www/big.bin": big})})

@@ -41,7 +41,6 @@ func pemOf(ca *proxytest.CA) string {
 }
 
 func zapBool(key string, v bool) zap.Field { return zap.Bool(key, v) }
-func zapString(key, v string) zap.Field    { return zap.String(key, v) }
 
 // quiet takes what a server has to say about its clients.
 var quiet = log.New(io.Discard, "", 0)

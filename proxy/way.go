@@ -31,6 +31,9 @@ type Route struct {
 	// Files is a folder. The file is what {rest} names (see Redirect.To) below it; for a path without "/*" its last segment. See serveFiles.
 	Files string
 
+	// Fallback is the file of the folder that stands in for those that are not there, as an application in the browser wants it; empty for none.
+	Fallback string
+
 	// Strip is what the path loses at its beginning on the way to the upstream, which learns it from X-Forwarded-Prefix. All paths of Match begin with it.
 	Strip string
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"strings"
 
@@ -50,7 +49,7 @@ func (s *settings) openRoute(site string, r config.ResolvedRoute) (proxy.Route, 
 func newRoute(r config.ResolvedRoute) (proxy.Route, error) {
 	route := proxy.Route{
 		Match: rule.Match{Paths: r.Match.Path, Methods: r.Match.Methods}, BodyBytes: int64(r.BodyBytes), Strip: r.Strip, Rewrite: r.Rewrite,
-		Files: r.Files, Headers: headersOf(r.Headers),
+		Files: r.Files, Fallback: r.Fallback, Headers: headersOf(r.Headers),
 	}
 	if (r.Redirect != config.Redirect{}) {
 		route.Redirect = &proxy.Redirect{To: r.Redirect.To, Status: r.Redirect.Status}
@@ -80,11 +79,8 @@ func customersOf(permission certs.Permission) func(context.Context, string) (pro
 		return nil
 	}
 	return func(ctx context.Context, name string) (proxy.Customer, bool) {
-		answer, ok := ask.Answer(name)
-		if !ok && ask.Allow(ctx, name, netip.Addr{}) == nil {
-			answer, ok = ask.Answer(name)
-		}
-		return proxy.Customer{Tenant: answer.Tenant, To: answer.To}, ok && answer.Allowed
+		answer, err := ask.Say(ctx, name)
+		return proxy.Customer{Tenant: answer.Tenant, To: answer.To}, err == nil && answer.Allowed
 	}
 }
 

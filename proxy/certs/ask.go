@@ -125,8 +125,27 @@ func (a *Ask) Answer(name string) (Answer, bool) {
 
 // Allow implements Permission.
 func (a *Ask) Allow(ctx context.Context, name string, client netip.Addr) error {
+	answer, err := a.say(ctx, name, client)
+	if err != nil {
+		return err
+	}
+	return answer.verdict(name)
+}
+
+// Say returns what the endpoint says of the name: what is remembered, else what it answers now. It takes no longer than AskConfig.Timeout, and goes on when ctx ends: a client
+// that leaves must not make others believe that the endpoint cannot tell.
+func (a *Ask) Say(ctx context.Context, name string) (Answer, error) {
+	answer, err := a.say(context.WithoutCancel(ctx), name, netip.Addr{})
+	if err == nil {
+		err = answer.err
+	}
+	return answer, err
+}
+
+// say returns an error where the answer did not come in time. An answer that there was none is an Answer too.
+func (a *Ask) say(ctx context.Context, name string, client netip.Addr) (Answer, error) {
 	if answer, ok := a.answers.get(name); ok {
-		return answer.verdict(name)
+		return answer, nil
 	}
 	a.mu.Lock()
 	f, flying := a.flights[name]
@@ -144,9 +163,9 @@ func (a *Ask) Allow(ctx context.Context, name string, client netip.Addr) error {
 	}
 	select {
 	case <-f.done:
-		return f.answer.verdict(name)
+		return f.answer, nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return Answer{}, context.Cause(ctx)
 	}
 }
 

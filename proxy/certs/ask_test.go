@@ -242,3 +242,27 @@ func TestAsk_TellsOnceThatTheEndpointFailsAndOnceThatItWorksAgain(t *testing.T) 
 		t.Errorf("log is %q, want %q", got, want)
 	}
 }
+
+// A client that asks for a page and leaves must not make its name one of which nobody can tell.
+func TestAsk_SaysWhoseANameIsWhateverTheClientDoes(t *testing.T) {
+	ask, asked := newTestAsk(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.FormValue("name") != "a.test" {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		_, _ = w.Write([]byte(`{"tenant": "acme", "to": "http://10.0.0.9:80"}`))
+	})
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	for range 2 {
+		if answer, err := ask.Say(gone, "a.test"); err != nil || answer.Tenant != "acme" || answer.To != "http://10.0.0.9:80" || !answer.Allowed {
+			t.Errorf("answer %+v, %v", answer, err)
+		}
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+	if answer, err := ask.Say(t.Context(), "b.test"); err == nil {
+		t.Errorf("nobody can tell, but: %+v", answer)
+	}
+}

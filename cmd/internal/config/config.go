@@ -417,8 +417,9 @@ type Route struct {
 	Respond   Respond        `toml:"respond"`
 
 	// Files is a folder; its files are named by the path behind the pattern.
-	Files   string  `toml:"files" as:"file"`
-	Headers Headers `toml:"headers"`
+	Files    string  `toml:"files" as:"file"`
+	Fallback string  `toml:"fallback"` // a file of the folder, for names that are not there
+	Headers  Headers `toml:"headers"`
 }
 
 // Match says which requests a route takes: those that meet all of it.

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"net/textproto"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -68,6 +70,14 @@ func (v *validator) action(s *Site, r *Route, at *source) {
 	case len(given) == 0 && (s.To == Target{}) && !s.OnDemand:
 		v.fault(at, "add to, redirect, files or respond", "the route does nothing, and the [[site]] has no `to`")
 	}
+	for key, given := range map[string]bool{"redirect": r.Redirect != Redirect{}, "files": r.Files != "", "respond": r.Respond != Respond{}} {
+		if empty := at.key(key); !given && at.has(empty.at) {
+			v.fault(empty, "leave it out, or say what it does", "`%s` is empty", key)
+		}
+	}
+	if r.Fallback != "" && (r.Files == "" || !filepath.IsLocal(r.Fallback)) {
+		v.fault(at.key("fallback"), `write fallback = "index.html" beside files`, "a fallback is a file below the folder of `files`")
+	}
 	v.namedUpstream(r.To, at.key("to"))
 	if slices.Contains(given, "redirect") {
 		if _, _, err := rule.ParseRedirect(r.Redirect.To); err != nil {
@@ -115,8 +125,13 @@ func (v *validator) headers(h *Headers, src *source, onDemand bool) {
 }
 
 func (v *validator) setFields(fields map[string]string, src *source, owned func(string) bool, onDemand bool) {
+	seen := map[string]bool{}
 	for _, name := range sortedKeys(fields) {
-		at := src.key(name)
+		at, canonical := src.key(name), textproto.CanonicalMIMEHeaderKey(name)
+		if seen[canonical] {
+			v.fault(at, "leave one of them out", "header %q is set twice: upper and lower case are the same in names", name)
+		}
+		seen[canonical] = true
 		if _, err := rule.ParseField(name, fields[name], owned); err != nil {
 			v.fault(at, "", "%v", err)
 		} else if strings.Contains(fields[name], "{ask.tenant}") && !onDemand {
