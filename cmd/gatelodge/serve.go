@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatelodge/acmeclient"
+	"gatelodge/cmd/internal/alert"
 	"gatelodge/cmd/internal/config"
 	"gatelodge/cmd/internal/metrics"
 	"gatelodge/cmd/internal/traces"
@@ -37,6 +38,7 @@ type program struct {
 	issuers   *acmeIssuers
 	local     *localca.CA
 	certs     *certs.Manager
+	alerts    *alert.Sender
 	proxy     *proxy.Server
 	tickets   *tickets
 	http      *proxy.Sockets
@@ -104,8 +106,11 @@ func (p *program) join(cfg *config.Config) error {
 	}
 	p.pools.Store(&p.settings.pools)
 	p.issuers.commit(issuers)
+	if p.alerts, err = p.newAlerts(); err != nil {
+		return err
+	}
 	if p.certs, err = certs.New(certs.Config{
-		Store: p.store, Challenge: p.responder.Certificate, View: p.view, Logger: p.log, Metrics: p.metrics.Certs(),
+		Store: p.store, Challenge: p.responder.Certificate, View: p.view, Events: p.tell, Logger: p.log, Metrics: p.metrics.Certs(),
 	}, p.settings.certs); err != nil {
 		return err
 	}
@@ -166,6 +171,7 @@ func (p *program) run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx)) // the parts end after the drain, not before
 	defer stop()
 	p.abort = stop
+	p.alerts.Start(work)
 	if err := p.certs.Start(work); err != nil {
 		return err
 	}
@@ -256,6 +262,9 @@ func (p *program) close() {
 	p.closed = true
 	if p.certs != nil {
 		p.certs.Close()
+	}
+	if p.alerts != nil {
+		p.alerts.Close()
 	}
 	if p.issuers != nil {
 		p.issuers.close()

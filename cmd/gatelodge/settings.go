@@ -113,6 +113,7 @@ func newSettings(cfg *config.Config, from materials) (*settings, error) {
 		Keys:             cfg.Issue.Keys,
 		ARI:              cfg.Issue.ARI,
 		RenewAt:          cfg.Issue.RenewAt.Float(),
+		ExpiryFloor:      cfg.Alert.ExpiryFloor.Float(),
 		DefaultName:      cfg.TLS.DefaultName,
 		CacheBytes:       int64(cfg.Cache.Memory),
 		Preload:          cfg.Cache.Preload,

@@ -25,6 +25,9 @@ type Config struct {
 	// most, and kept beside the CA's words. Nil: we do not look.
 	View func(ctx context.Context, name string) string
 
+	// Events gets what a person may have to act upon, once an hour at most for the same subject. It returns at once. Nil: only the log is told.
+	Events func(Event)
+
 	// Logger is required.
 	Logger *zap.Logger
 
@@ -81,6 +84,9 @@ type Settings struct {
 
 	// Budget bounds what the fleet orders.
 	Budget Budget
+
+	// ExpiryFloor is the part of a certificate's life below which EventFloor tells of it. Zero means 1/6.
+	ExpiryFloor float64
 
 	// InFlight bounds the issuances at one time. Zero means 32.
 	InFlight int

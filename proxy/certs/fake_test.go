@@ -212,14 +212,15 @@ var errGateDown = errors.New("gate is down")
 
 // house is a manager with what it needs, all in memory.
 type house struct {
-	t     testing.TB
-	store *storagetest.Faulty
-	ca    *fakeCA
-	gate  *gate
-	set   Settings
-	view  func(context.Context, string) string
-	log   *zap.Logger
-	m     *Manager
+	t      testing.TB
+	store  *storagetest.Faulty
+	ca     *fakeCA
+	gate   *gate
+	set    Settings
+	view   func(context.Context, string) string
+	events func(Event)
+	log    *zap.Logger
+	m      *Manager
 }
 
 // newHouse has one general CA and an on-demand site for every name. The manager is not there yet: see open.
@@ -242,7 +243,7 @@ func (h *house) open() *Manager {
 
 func (h *house) openOn(store storage.Store) *Manager {
 	h.t.Helper()
-	m, err := New(Config{Store: store, Logger: h.log, View: h.view, Beat: time.Hour}, h.set)
+	m, err := New(Config{Store: store, Logger: h.log, View: h.view, Events: h.events, Beat: time.Hour}, h.set)
 	if err != nil {
 		h.t.Fatal(err)
 	}

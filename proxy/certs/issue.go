@@ -184,6 +184,7 @@ func (a *attempt) fail(ctx context.Context, ca string, cause error) error {
 	rec.Paused, rec.View = pausedBy(cause), a.view(ctx)
 	rec.note(a.prior, now, a.r.Budget.Failures)
 	a.failures.write(ctx, a.o.name, rec)
+	a.emitFailure(rec)
 	if rec.Scope == ScopeDomain && retryOf(cause).After(now) {
 		until := capped(now, retryOf(cause))
 		a.domains.put(registeredDomain(subject(a.o.name)), until, until)

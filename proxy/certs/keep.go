@@ -24,6 +24,7 @@ func (a *attempt) keep(ctx context.Context, b *storage.Bundle) (*certificate, er
 	if err != nil {
 		a.log.Error("certificate could not be stored, it is served from memory until it can be", zap.String("ca", b.CA), zap.Error(err))
 		a.trouble(a.o.name, &storageError{err})
+		a.emitStorage(err)
 		a.unsaved.put(a.o.name, b)
 		a.cache.put(cert)
 		a.planner.retry(a.o.name, true)

@@ -21,6 +21,7 @@ type Manager struct {
 	store     storage.Store
 	challenge func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	ownView   func(ctx context.Context, name string) string // may be nil
+	events    func(Event)                                   // may be nil
 	log       *zap.Logger
 	metrics   Metrics
 
@@ -31,6 +32,7 @@ type Manager struct {
 	shield    *shield
 	absent    *memo[string, struct{}]  // names without a stored certificate that serves, for Settings.Negative
 	domains   *memo[string, time.Time] // registered domains that a CA pauses, and until when
+	told      *memo[string, struct{}]  // events, by kind and subject
 	failures  *failures
 	troubles  *memo[string, *FailureStatus] // see trouble
 	unsaved   unsaved
@@ -62,7 +64,7 @@ func New(cfg Config, s Settings) (*Manager, error) {
 		return nil, errors.New("certs: Config.Logger is missing")
 	}
 	m := &Manager{
-		store: cfg.Store, challenge: cfg.Challenge, ownView: cfg.View, log: cfg.Logger.Named("certs"), metrics: cfg.Metrics,
+		store: cfg.Store, challenge: cfg.Challenge, ownView: cfg.View, events: cfg.Events, log: cfg.Logger.Named("certs"), metrics: cfg.Metrics,
 		cache: newCache(), shield: newShield(), absent: newMemo[string, struct{}](absentNames), domains: newMemo[string, time.Time](absentNames),
 		troubles: newMemo[string, *FailureStatus](failuresInMemory),
 		unsaved:  unsaved{m: map[string]*storage.Bundle{}}, inquiries: inquiries{m: map[string]*inquiry{}}, planner: newPlanner(),
@@ -71,7 +73,9 @@ func New(cfg Config, s Settings) (*Manager, error) {
 	m.revocations = newRevocations(m.store, m.log)
 	m.members = newMembers(m.store, m.log, cfg.Beat)
 	m.failures, m.index, m.queue = newFailures(m.store, m.log), newIndex(m.store, m.log, m.members.self, m.planner.size), newQueue(m.log)
+	m.told = newMemo[string, struct{}](eventMemory)
 	m.budgets = newBudgets(m.store, m.log)
+	m.budgets.refusing, m.queue.failing = m.emitBudget, m.emitCA
 	m.queue.run, m.queue.cas, m.queue.tenant = m.obtain, m.casFor, func(name string) string { return m.rules.Load().tenant(name) }
 	if m.metrics == nil {
 		m.metrics = noMetrics{}
@@ -95,7 +99,7 @@ func (m *Manager) Start(ctx context.Context) error {
 	m.ctx, m.cancel = context.WithCancel(ctx)
 	m.queue.start(m.ctx)
 	for _, f := range []func(context.Context){m.plan, m.share, m.readIndex, m.inform, m.writeIndex, m.queue.patrol, m.watchFiles, m.resumeRevocations, m.budgets.giveBack, m.preload,
-		m.listHot} {
+		m.listHot, m.watchLateness} {
 		m.work.Go(func() { f(m.ctx) })
 	}
 	return nil

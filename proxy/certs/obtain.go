@@ -196,6 +196,9 @@ func (a *attempt) planNext(err error) {
 	}
 	if !held {
 		a.trouble(a.o.name, err)
+		if isStorage(err) {
+			a.emitStorage(err)
+		}
 		a.log.Warn("certificate not obtained, trying again soon", zap.Error(err))
 		a.planner.retry(a.o.name, a.t.listed || a.stored != nil)
 		return

@@ -86,6 +86,8 @@ func (q *queue) failed(o *order, ca string, err error) bool {
 	q.returnLocked(o, ca)
 	if c.fail(o, err, q.failover, now) {
 		q.log.Warn("CA fails, new certificates wait", zap.String("ca", ca), zap.String("name", o.name), zap.Time("next_attempt", c.next), zap.Error(err))
+	} else if now.Sub(c.since) >= trialsSlowDown {
+		q.failing(ca, err, c.next)
 	}
 	return false
 }

@@ -28,6 +28,8 @@ type budgets struct {
 	log   *zap.Logger
 	wake  chan struct{} // has room for one: there is something to give back some day
 
+	refusing func(*BudgetError) // hears of each budget that storage has no room in
+
 	mu     sync.Mutex // guards purses and all that is in them; never held during I/O
 	purses map[purseKey]*purse
 }
@@ -58,7 +60,7 @@ type refusal struct {
 }
 
 func newBudgets(store storage.Store, log *zap.Logger) *budgets {
-	return &budgets{store: store, log: log, wake: make(chan struct{}, 1), purses: map[purseKey]*purse{}}
+	return &budgets{store: store, log: log, wake: make(chan struct{}, 1), refusing: func(*BudgetError) {}, purses: map[purseKey]*purse{}}
 }
 
 // receipt is one order paid for.
@@ -110,10 +112,14 @@ func (b *budgets) pay(ctx context.Context, c charge, force bool) (*receipt, erro
 			return nil, context.Cause(ctx)
 		}
 		r, err := b.spend(p, c) // another order may have brought a block meanwhile
-		if r == nil && (err == nil || force) {
+		fetched := r == nil && (err == nil || force)
+		if fetched {
 			err = b.fetch(ctx, p, c, force)
 		}
 		<-p.turn
+		if e := asBudget(err); e != nil && fetched {
+			b.refusing(e)
+		}
 		if r != nil || err != nil {
 			return r, err
 		}

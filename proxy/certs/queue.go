@@ -98,6 +98,8 @@ type queue struct {
 
 	tenant func(name string) string // whose turn a name takes
 
+	failing func(ca string, err error, next time.Time) // hears of a CA that has failed for a while
+
 	parked chan struct{} // has room for one: there are parked orders
 
 	wg sync.WaitGroup
@@ -120,7 +122,7 @@ type queue struct {
 var errParked = errors.New("every CA for the name fails")
 
 func newQueue(log *zap.Logger) *queue {
-	return &queue{log: log, parked: make(chan struct{}, 1), orders: map[string]*order{}, circuits: map[string]*circuit{}, fresh: newFairQueue(), tenant: registeredDomain}
+	return &queue{log: log, parked: make(chan struct{}, 1), orders: map[string]*order{}, circuits: map[string]*circuit{}, fresh: newFairQueue(), tenant: registeredDomain, failing: func(string, error, time.Time) {}}
 }
 
 // wish is what an order begins with.

@@ -68,6 +68,7 @@ func (s Settings) withDefaults() Settings {
 	}
 	setDefault(&s.MaxWait, 20*time.Second)
 	setDefault(&s.InFlight, 32)
+	setDefault(&s.ExpiryFloor, 1.0/6)
 	setDefault(&s.UnknownPerClient, 5)
 	setDefault(&s.CacheBytes, 256<<20)
 	setDefault(&s.Negative, time.Minute)

@@ -523,7 +523,10 @@ type Trace struct {
 
 // Alert tells a person.
 type Alert struct {
-	Webhook     string   `toml:"webhook"`
+	// Webhook gets events as POST with a JSON body: renewals late, a name paused by its CA, a budget used up, a CA or the storage out of order.
+	Webhook Hook `toml:"webhook"`
+
+	// ExpiryFloor is the part of a certificate's life that may be left at most when it is told of.
 	ExpiryFloor Fraction `toml:"expiry_floor"`
 }
 

@@ -53,6 +53,8 @@ func scalarOf(t reflect.Type) (scalar, bool) {
 		return scalar{`a percentage such as "30%"`, generic(parsePercent)}, true
 	case reflect.TypeFor[Secret]():
 		return scalar{`a reference such as "env:NAME"`, generic(parseSecret)}, true
+	case reflect.TypeFor[Hook]():
+		return scalar{`a URL or a reference such as "env:NAME"`, generic(parseHook)}, true
 	case reflect.TypeFor[SealingKey]():
 		return scalar{`a reference such as "ID=file:/path"`, generic(parseSealingKey)}, true
 	case reflect.TypeFor[User]():
@@ -74,7 +76,7 @@ func generic[T any](parse func(string) (T, error)) func(string) (any, error) {
 // secretType reports whether a value that does not fit the type may be a secret.
 func secretType(t reflect.Type) bool {
 	switch t {
-	case reflect.TypeFor[Secret](), reflect.TypeFor[SealingKey](), reflect.TypeFor[[]SealingKey](), reflect.TypeFor[User](), reflect.TypeFor[[]User]():
+	case reflect.TypeFor[Hook](), reflect.TypeFor[Secret](), reflect.TypeFor[SealingKey](), reflect.TypeFor[[]SealingKey](), reflect.TypeFor[User](), reflect.TypeFor[[]User]():
 		return true
 	}
 	return false

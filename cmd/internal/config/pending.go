@@ -39,8 +39,6 @@ var pending = []pendingRow{
 	{Key: "admin.listen", Feature: "an admin API on TCP", Now: `write "unix:///run/gatelodge/admin.sock", or "" to turn it off`, Begin: "unix:"},
 	{Key: "admin.token", Feature: "an admin API on TCP", Now: "leave it out: the unix socket is for its owner and root", Only: []string{`""`}},
 	{Key: "admin.dashboard", Feature: "the dashboard", Now: "leave it out or write false", Only: []string{"false"}},
-	{Key: "alert.webhook", Feature: "alerts", Now: "leave it out", Only: []string{`""`}},
-	{Key: "alert.expiry_floor", Feature: "alerts", Now: "leave it out", Only: []string{`"1/6"`}},
 	{Key: "process.upgrade", Feature: "handing sockets to a new binary", Now: `leave it out or write "off"`, Only: []string{`"off"`}},
 }
 

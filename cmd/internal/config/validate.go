@@ -231,7 +231,7 @@ func (v *validator) issue() {
 	if is.Budget.InFlight < 1 {
 		v.fault(src.key("budget").key("in_flight"), "write 1 at least", "no certificate could be ordered")
 	}
-	if b := is.Budget; b.NewOrders.Count > 0 && b.NewOrders.Count*(100-int(b.ReserveForRenewals)) < 100 {
+	if b := is.Budget; b.NewOrders.Count > 0 && b.NewOrders.Count*int(b.ReserveForRenewals)/100 >= b.NewOrders.Count {
 		v.fault(src.key("budget").key("reserve_for_renewals"), `write less, like "30%"`, "the reserve leaves no order for new names")
 	}
 }

@@ -12,6 +12,7 @@ type Certs struct {
 	lookups      map[string]prometheus.Counter
 	issuances    *prometheus.CounterVec
 	issuanceTime *prometheus.HistogramVec
+	events       *prometheus.CounterVec
 }
 
 func newCerts(r prometheus.Registerer) *Certs {
@@ -30,7 +31,10 @@ func newCerts(r prometheus.Registerer) *Certs {
 			Buckets: []float64{.01, .05, .1, .5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600},
 		}, []string{"ca", "kind"}),
 	}
-	r.MustRegister(lookups, c.issuances, c.issuanceTime)
+	c.events = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "gatelodge_certificate_events_total", Help: "What a person may have to act upon, by kind, once an hour at most for the same subject.",
+	}, []string{"kind"})
+	r.MustRegister(c.events, lookups, c.issuances, c.issuanceTime)
 	return c
 }
 
@@ -44,6 +48,9 @@ func (c *Certs) Issuance(ca, kind, result string, took time.Duration) {
 		c.issuanceTime.WithLabelValues(ca, kind).Observe(took.Seconds())
 	}
 }
+
+// Event counts what a person may have to act upon.
+func (c *Certs) Event(kind string) { c.events.WithLabelValues(kind).Inc() }
 
 // WatchCertificates makes the registry ask for the ends of all certificates at each scrape, and show how many have how many days left. It is called once at most. The
 // sequence must be safe to be read at any time.
