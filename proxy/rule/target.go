@@ -42,8 +42,8 @@ func ParseRewrite(rewrite string) (Template, error) {
 	return t, nil
 }
 
-// ParseRedirect takes the target of a redirect, with {path}, {rest} and {host}, and reports whether it has a query or fragment of its own. No request can choose another host than the one that is written there: "https://example.com{rest}" would
-// let it ("/old/.evil.example").
+// ParseRedirect takes the target of a redirect, with {path}, {rest} and {host}, and reports whether it has a query or fragment of its own. No request can choose
+// another host than the one that is written there: "https://example.com{rest}" would let it ("/old/.evil.example").
 func ParseRedirect(to string) (t Template, query bool, err error) {
 	if t, err = ParseTemplate(to, "path", "rest", "host"); err != nil {
 		return nil, false, fmt.Errorf("redirect: %w", err)

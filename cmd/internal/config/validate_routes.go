@@ -95,8 +95,8 @@ func (v *validator) action(s *Site, r *Route, at *source) {
 // rewriting checks how the path changes on its way; m is nil if that cannot be known.
 func (v *validator) rewriting(r *Route, m *rule.Matcher, at *source) {
 	elsewhere := r.Redirect != Redirect{} || r.Files != "" || r.Respond != Respond{}
-	if r.Strip != "" {
-		if _, err := rule.ParseStrip(r.Strip, m); err != nil && m != nil {
+	if r.Strip != "" && m != nil {
+		if _, err := rule.ParseStrip(r.Strip, m); err != nil {
 			v.fault(at.key("strip"), `write strip = "/api" with match = { path = ["/api/*"] }`, "%v", err)
 		}
 	}
