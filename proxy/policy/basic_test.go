@@ -175,6 +175,27 @@ func TestParseUsers_ReadsWhatHtpasswdWrites(t *testing.T) {
 	}
 }
 
+// Whatever stands in a file of users, its fault does not show it, and what is taken can be asked for.
+func FuzzParseUsers(f *testing.F) {
+	for _, s := range []string{"", "# x\n\n", "alice:" + argonPassword, "alice:hunter2hunter2", "a:$2y$10$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234", ":x", "a:$argon2id$v=19$m=8,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, file string) {
+		list, err := policy.ParseUsers([]byte(file))
+		if err != nil {
+			for _, line := range strings.Fields(file) {
+				if _, hash, ok := strings.Cut(line, ":"); ok && len(hash) > 15 && strings.Contains(err.Error(), hash) {
+					t.Errorf("%q: %v", file, err)
+				}
+			}
+			return
+		}
+		if _, err := policy.NewBasic(policy.BasicConfig{Users: list}); err != nil && len(list) > 0 && !strings.Contains(err.Error(), "twice") {
+			t.Errorf("%q was taken, and then not: %v", list, err)
+		}
+	})
+}
+
 func BenchmarkBasic_Remembered(b *testing.B) {
 	p, err := policy.NewBasic(policy.BasicConfig{Users: []string{"alice:" + cheap(b, "secret")}, Keep: true})
 	if err != nil {
