@@ -48,8 +48,8 @@
 //   - HTTP/2: WebSockets on a stream (RFC 8441) are offered only if the environment has GODEBUG=http2xconnect=1 when net/http is initialized; cmd/internal/xconnect sees to it.
 //   - HTTP/2: field names and values are judged by net/http alone, and a stream with a closed window may hold its goroutine as long as the connection answers PINGs.
 //   - Both: a 304 loses Content-Type and Content-Length, and every answer without Date gets one.
-//   - Answers of HTTP/1.1 upstreams: a Connection field that contains "close" is removed before we can see what else it names (RFC 9110 §7.6.1); bare LF in the header,
-//     equal doubled Content-Length and Content-Length beside Transfer-Encoding are repaired instead of refused (RFC 9112 §6.3).
+//   - Answers of HTTP/1.1 upstreams: a Connection field that contains "close" is removed before we can see what else it names (RFC 9110 §7.6.1); bare LF in the
+//     header is taken for CRLF. What else could be read in two ways is refused, and what comes behind an answer is given to nobody (upstream/framing.go).
 //   - HTTP/2 and HTTP/3: a malformed header, and 431, are answered by net/http or quic-go: no access log, no request id.
 //   - HTTP/3: a header that comes slowly is bounded by the connection's time without requests alone, not by Limits.HeaderTimeout; content-length that is
 //     there twice with the same value, or empty, is repaired instead of refused (RFC 9114 §4.1.2).

@@ -5,7 +5,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
 	"strings"
@@ -50,12 +49,12 @@ func (x *exchange) forward() {
 // outgoing is the request as the upstream gets it. The header is the client's own map, cleaned: nobody else reads it any more.
 func (x *exchange) outgoing(in *informer) *http.Request {
 	r := x.r
-	x.trace.Got1xxResponse, x.trace.GotConn = in.informational, x.call.GotConn
+	x.trace.Got1xxResponse = in.informational
 	ctx := x.ctx
 	if ctx == nil {
 		ctx = r.Context()
 	}
-	out := r.WithContext(upstream.WithCall(httptrace.WithClientTrace(ctx, &x.trace), &x.call))
+	out := r.WithContext(upstream.WithCall(ctx, &x.call, &x.trace))
 	out.URL = outgoingURL(r, x.outgoingPath())
 	out.RequestURI = ""
 	out.Close = false

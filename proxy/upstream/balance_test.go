@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"strings"
 	"testing"
@@ -31,7 +32,7 @@ func ask(t testing.TB, p *upstream.Pool, call *upstream.Call, header ...string) 
 	}
 	if call != nil {
 		own := *call // a call is for one request
-		r = r.WithContext(upstream.WithCall(r.Context(), &own))
+		r = r.WithContext(upstream.WithCall(r.Context(), &own, &httptrace.ClientTrace{}))
 	}
 	res, err := p.RoundTrip(r)
 	if err != nil {

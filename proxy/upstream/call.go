@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"net"
+	"net/http"
 	"net/http/httptrace"
 	"net/netip"
 	"time"
@@ -20,17 +21,24 @@ type Call struct {
 	// Target is who was asked last; empty if nobody was. RoundTrip sets it.
 	Target string
 
-	conn   net.Conn        // which carries the request
+	method string          // of the request
+	conn   net.Conn        // which carries it
 	parent context.Context // see WithCall
 }
 
-// GotConn belongs into the httptrace.ClientTrace of the request: it tells which connection to close when an answer cannot be trusted.
-func (c *Call) GotConn(info httptrace.GotConnInfo) { c.conn = info.Conn }
-
-// WithCall returns a context with the call, which can be used for one context only.
-func WithCall(ctx context.Context, c *Call) context.Context {
-	c.parent = ctx
+// WithCall returns a context with the call, which can be used for one context only, and the trace, in which the call has GotConn for itself.
+func WithCall(ctx context.Context, c *Call, trace *httptrace.ClientTrace) context.Context {
+	trace.GotConn = c.gotConn
+	c.parent = httptrace.WithClientTrace(ctx, trace)
 	return callContext{c}
+}
+
+// gotConn hears which connection is to carry the request, before a byte of it is sent.
+func (c *Call) gotConn(info httptrace.GotConnInfo) {
+	c.conn = info.Conn
+	if g, ok := info.Conn.(*guardedConn); ok {
+		g.expect(c.method)
+	}
 }
 
 // callContext is what context.WithValue would return, without its allocations.
@@ -49,10 +57,11 @@ func (c callContext) Value(key any) any {
 
 type callKey struct{}
 
-// callOf returns the call of a request; one of nobody if there is none.
-func callOf(ctx context.Context) *Call {
-	if c, ok := ctx.Value(callKey{}).(*Call); ok {
-		return c
+// withCall returns the call of a request. If it has none it gets one of nobody.
+func withCall(r *http.Request) (*http.Request, *Call) {
+	if c, ok := r.Context().Value(callKey{}).(*Call); ok {
+		return r, c
 	}
-	return &Call{}
+	c := &Call{}
+	return r.WithContext(WithCall(r.Context(), c, &httptrace.ClientTrace{})), c
 }

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -79,7 +78,7 @@ func Classify(err error) string {
 	return "protocol"
 }
 
-// dialError marks what failed before there was a connection; http.Transport does not say.
+// dialError marks what failed before there was a connection that requests go over; http.Transport does not say.
 type dialError struct{ error }
 
 func (e dialError) Unwrap() error { return e.error }
@@ -87,11 +86,10 @@ func (e dialError) Unwrap() error { return e.error }
 // protocolError marks an answer that is none.
 type protocolError struct{ error }
 
-// isUnsent reports whether there certainly was no connection yet, or no TLS session. An alert may come later too.
+// isUnsent reports whether there certainly was no connection yet, or no TLS session.
 func isUnsent(err error) bool {
 	_, dialling := errors.AsType[dialError](err)
-	_, unverified := errors.AsType[*tls.CertificateVerificationError](err)
-	return dialling || unverified || errors.Is(err, http.ErrSchemeMismatch) || err.Error() == "net/http: TLS handshake timeout"
+	return dialling
 }
 
 // classOf finds the class of an error of http.Transport. Its texts are the only trace of some causes; all that we do not know is ErrProtocol.
@@ -108,7 +106,7 @@ func classOf(ctx context.Context, err error) error {
 	if _, ok := errors.AsType[dialError](err); ok {
 		return ErrConnect
 	}
-	if isTLS(err) || err.Error() == "http2: client conn could not be established" { // closed before it said anything
+	if isAlert(err) || err.Error() == "http2: client conn could not be established" { // closed before it said anything
 		return ErrConnect
 	}
 	for _, gone := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, net.ErrClosed} {
@@ -122,16 +120,8 @@ func classOf(ctx context.Context, err error) error {
 	return ErrProtocol
 }
 
-// isTLS reports whether err comes from a handshake with the upstream: a certificate that does not verify, an alert, or no TLS at all.
-func isTLS(err error) bool {
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return true
-	}
-	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return true
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "remote error" || op.Op == "local error") {
-		return true // an alert
-	}
-	return errors.Is(err, http.ErrSchemeMismatch)
+// isAlert reports whether the upstream ended the TLS session, which it may do after the handshake if it does not like our certificate (RFC 8446 §4.4.2.4).
+func isAlert(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && (op.Op == "remote error" || op.Op == "local error")
 }

@@ -68,7 +68,8 @@ func (p *Pool) probe(ctx context.Context, e *endpoint) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Health.Timeout)
 	defer cancel()
 	u := &url.URL{Scheme: e.scheme, Host: e.host, Opaque: p.cfg.Health.Path}
-	r := (&http.Request{Method: http.MethodGet, URL: u, Host: e.host, Header: http.Header{"User-Agent": {"gatelodge"}}, ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
+	r, call := withCall((&http.Request{Method: http.MethodGet, URL: u, Host: e.host, Header: http.Header{"User-Agent": {"gatelodge"}}, ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx))
+	call.method = r.Method
 	res, err := e.main.RoundTrip(r)
 	if err != nil {
 		return err

@@ -127,7 +127,9 @@ func (j *journey) tried(e *endpoint) bool { return slices.Contains(j.had, e) }
 // but what [Retries] says, and requests without a body that are idempotent, or of which no byte was written (RFC 9110 §9.2.2), on another connection to the
 // same target.
 func (p *Pool) RoundTrip(r *http.Request) (*http.Response, error) {
-	j := &journey{r: r, call: callOf(r.Context())}
+	j := &journey{}
+	j.r, j.call = withCall(r)
+	j.call.method = r.Method
 	if p.named {
 		p.refresh(time.Now())
 	}

@@ -92,8 +92,8 @@ func TestPool_ShowsItsCertificateToATargetThatAsks(t *testing.T) {
 		}
 	})
 	cfg := upstream.Config{To: []string{"https://" + l.Addr().String()}, TLS: upstream.TLS{ServerName: "up.test", Roots: ca.Pool}}
-	if _, _, err := get(t, newPool(t, cfg)); upstream.Classify(err) != "connect" {
-		t.Errorf("without a certificate: %v", err)
+	if _, _, err := get(t, newPool(t, cfg)); err == nil { // of which kind depends on whether its alert or the end of the connection comes first
+		t.Error("it took us without a certificate")
 	}
 	cfg.TLS.Certificates = []tls.Certificate{clients.Client(t, "the lodge")}
 	if _, body, err := get(t, newPool(t, cfg)); err != nil || body != "the lodge" {
