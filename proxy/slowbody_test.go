@@ -51,7 +51,8 @@ func TestLimits_ABodyThatDripsIsA408(t *testing.T) {
 	}
 }
 
-// An upstream that has answered and goes on reading has a conversation with the client, which may think for as long as it likes.
+// An upstream that has answered and goes on reading has a conversation with the client, which may think for as long as it likes. TestPace has the schedule; this
+// is about the sockets.
 func TestLimits_AConversationMayPause(t *testing.T) {
 	to := proxytest.Upstream(t, func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).EnableFullDuplex()
@@ -60,9 +61,10 @@ func TestLimits_AConversationMayPause(t *testing.T) {
 		_, _ = io.Copy(w, r.Body)
 	})
 	p := proxytest.Start(t, proxytest.Sites(proxytest.Site(t, to, "a.test")), func(c *proxy.Config) {
-		c.Limits.StallTimeout = 400 * time.Millisecond
+		c.Limits.StallTimeout = 6 * time.Second // of which a client that has no answer yet may wait for four and a half
 	})
 	proxytest.Run(t, func(t *testing.T, mode proxytest.Mode) {
+		t.Parallel()
 		body, write := io.Pipe()
 		r, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, mode.URL("a.test", "/"), body)
 		res, err := p.Client(mode).Do(r)
@@ -70,7 +72,7 @@ func TestLimits_AConversationMayPause(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = res.Body.Close() }()
-		time.Sleep(time.Second) // more than all limits together; a longer pause on a slow machine proves the same
+		time.Sleep(5 * time.Second) // more than that; a longer pause on a slow machine proves the same
 		go func() {
 			_, _ = io.WriteString(write, "still there")
 			_ = write.Close()
