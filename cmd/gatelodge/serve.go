@@ -162,7 +162,21 @@ func (p *program) permissionFor(cfg config.OnDemand) (certs.Permission, error) {
 	if now := p.cfg.Load(); p.settings != nil && reflect.DeepEqual(now.OnDemand, cfg) {
 		return p.settings.certs.Permission, nil
 	}
-	return newPermission(cfg, p.log)
+	permission, err := newPermission(cfg, p.log)
+	if err == nil && p.settings != nil {
+		old, isAsk := p.settings.certs.Permission.(*certs.Ask)
+		if ask, ok := permission.(*certs.Ask); ok && isAsk {
+			ask.Inherit(old)
+		}
+	}
+	return permission, err
+}
+
+// closePermission ends what a gate that is not keep does in the background.
+func closePermission(p, keep certs.Permission) {
+	if ask, ok := p.(*certs.Ask); ok && p != keep {
+		ask.Close()
+	}
 }
 
 // run serves until ctx ends, then drains. Every goroutine of the program has ended when it returns.
@@ -246,6 +260,7 @@ func (p *program) reload() error {
 	p.cfg.Store(cfg)
 	p.tickets.apply(cfg.TLS.SessionTickets)
 	old.pools.closeBut(s.pools)
+	closePermission(old.certs.Permission, s.certs.Permission)
 	for _, w := range cfg.Warnings() {
 		p.log.Warn("configuration", zap.Error(&w))
 	}
@@ -273,6 +288,7 @@ func (p *program) close() {
 		p.tickets.close()
 	}
 	if p.settings != nil {
+		closePermission(p.settings.certs.Permission, nil)
 		p.settings.pools.closeBut(nil)
 	}
 	for _, sockets := range []*proxy.Sockets{p.http, p.https} {

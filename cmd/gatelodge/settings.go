@@ -203,7 +203,7 @@ func newPermission(cfg config.OnDemand, log *zap.Logger) (certs.Permission, erro
 		return certs.NewNamesFile(cfg.NamesFile, log)
 	default:
 		node, _ := os.Hostname() // a node without a name asks without one
-		return certs.NewAsk(certs.AskConfig{Logger: log, URL: cfg.Ask, Node: node, Timeout: cfg.AskTimeout, AllowTTL: cfg.AllowTTL, DenyTTL: cfg.DenyTTL})
+		return certs.NewAsk(certs.AskConfig{Logger: log, URL: cfg.Ask, Node: node, Timeout: cfg.AskTimeout, AllowTTL: cfg.AllowTTL, DenyTTL: cfg.DenyTTL, StaleIfError: cmp.Or(cfg.StaleIfError, -1)})
 	}
 }
 

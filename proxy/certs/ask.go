@@ -23,10 +23,11 @@ const (
 	askTimeout  = 2 * time.Second
 	askAllowTTL = 10 * time.Minute
 	askDenyTTL  = time.Minute
-	askErrorTTL = time.Second     // so that a broken endpoint is asked once a second for each name
+	askErrorTTL = time.Second // so that a broken endpoint is asked once a second for each name
+	askStale    = 7 * 24 * time.Hour
 	askLongest  = 24 * time.Hour  // that a Cache-Control is believed
 	askParallel = 32              // requests at a time
-	askMemory   = 1 << 17         // verdicts, about 150 bytes each
+	askMemory   = 1 << 17         // answers, about 250 bytes each
 	askBody     = int64(64 << 10) // bytes read of an answer
 )
 
@@ -46,6 +47,9 @@ type AskConfig struct {
 
 	// AllowTTL and DenyTTL are how long answers hold that carry no Cache-Control. Zero means 10 m and 1 m.
 	AllowTTL, DenyTTL time.Duration
+
+	// StaleIfError is how long the last answer goes on allowing a name while the endpoint cannot tell. Zero means 7 d; below zero, not at all.
+	StaleIfError time.Duration
 }
 
 // Ask is a Permission that asks an HTTP endpoint: 200 allows, 404 and 403 deny, everything else cannot tell. It never follows redirects. Answers are
@@ -58,16 +62,15 @@ type Ask struct {
 
 	failing atomic.Bool // the last request got no verdict
 
-	mu      sync.Mutex // guards flights
-	flights map[string]*askFlight
-}
+	// changed is told when a name's tenant or upstream is another than before; nil before a Manager took the Ask into use.
+	changed atomic.Pointer[func(ctx context.Context, name string, a Answer)]
 
-// Answer is what the endpoint said of a name.
-type Answer struct {
-	Allowed bool
-	Tenant  string // whose name it is; may be empty
-	To      string // the upstream for it; may be empty
-	err     error  // it could not tell
+	ctx  context.Context // of the refreshes, which Close ends and waits for
+	stop context.CancelFunc
+	own  sync.WaitGroup
+
+	mu      sync.Mutex // guards flights, and own against Close
+	flights map[string]*askFlight
 }
 
 type askFlight struct {
@@ -92,8 +95,10 @@ func NewAsk(cfg AskConfig) (*Ask, error) {
 	setDefault(&cfg.Timeout, askTimeout)
 	setDefault(&cfg.AllowTTL, askAllowTTL)
 	setDefault(&cfg.DenyTTL, askDenyTTL)
+	setDefault(&cfg.StaleIfError, askStale)
+	ctx, stop := context.WithCancel(context.Background())
 	return &Ask{
-		cfg: cfg,
+		cfg: cfg, ctx: ctx, stop: stop,
 		client: &http.Client{
 			Transport: &http.Transport{
 				DialContext:         (&net.Dialer{Timeout: cfg.Timeout}).DialContext,
@@ -108,19 +113,19 @@ func NewAsk(cfg AskConfig) (*Ask, error) {
 	}, nil
 }
 
-// Close drops idle connections.
-func (a *Ask) Close() { a.client.CloseIdleConnections() }
+// Close ends what is asked in the background and drops idle connections.
+func (a *Ask) Close() {
+	a.mu.Lock()
+	a.stop()
+	a.mu.Unlock()
+	a.own.Wait()
+	a.client.CloseIdleConnections()
+}
 
 // Known implements KnownPermission.
 func (a *Ask) Known(name string) (allowed, known bool) {
 	answer, ok := a.answers.get(name)
-	return answer.Allowed, ok && answer.err == nil
-}
-
-// Answer returns the answer for the name that is remembered.
-func (a *Ask) Answer(name string) (Answer, bool) {
-	answer, ok := a.answers.get(name)
-	return answer, ok && answer.err == nil
+	return answer.Allowed, ok && answer.holds(time.Now())
 }
 
 // Allow implements Permission.
@@ -129,12 +134,15 @@ func (a *Ask) Allow(ctx context.Context, name string, client netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	return answer.verdict(name)
+	return a.verdict(name, answer)
 }
 
-// Say returns what the endpoint says of the name: what is remembered, else what it answers now. It takes no longer than AskConfig.Timeout, and goes on when ctx ends: a client
+// Say returns what the endpoint says of the name: what is remembered, however old (see Answer), else what it answers now. It takes no longer than AskConfig.Timeout, and goes on when ctx ends: a client
 // that leaves must not make others believe that the endpoint cannot tell.
 func (a *Ask) Say(ctx context.Context, name string) (Answer, error) {
+	if answer, ok := a.Answer(name); ok {
+		return answer, nil
+	}
 	answer, err := a.say(context.WithoutCancel(ctx), name, netip.Addr{})
 	if err == nil {
 		err = answer.err
@@ -144,22 +152,12 @@ func (a *Ask) Say(ctx context.Context, name string) (Answer, error) {
 
 // say returns an error where the answer did not come in time. An answer that there was none is an Answer too.
 func (a *Ask) say(ctx context.Context, name string, client netip.Addr) (Answer, error) {
-	if answer, ok := a.answers.get(name); ok {
+	if answer, ok := a.answers.get(name); ok && time.Now().Before(answer.fresh) {
 		return answer, nil
 	}
-	a.mu.Lock()
-	f, flying := a.flights[name]
-	if !flying {
-		f = &askFlight{done: make(chan struct{})}
-		a.flights[name] = f
-	}
-	a.mu.Unlock()
-	if !flying { // the first caller's own goroutine asks; its context is that of a flight of the Manager's
-		f.answer = a.askOnce(ctx, name, client)
-		a.mu.Lock()
-		delete(a.flights, name)
-		a.mu.Unlock()
-		close(f.done)
+	f, mine := a.flight(name)
+	if mine { // the first caller's own goroutine asks; its context is that of a flight of the Manager's
+		a.fly(ctx, name, client, f)
 	}
 	select {
 	case <-f.done:
@@ -169,8 +167,31 @@ func (a *Ask) say(ctx context.Context, name string, client netip.Addr) (Answer, 
 	}
 }
 
-func (v Answer) verdict(name string) error {
+// flight returns the request under way for the name; mine if there was none, and the caller is to fly it.
+func (a *Ask) flight(name string) (f *askFlight, mine bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f, flying := a.flights[name]
+	if !flying {
+		f = &askFlight{done: make(chan struct{})}
+		a.flights[name] = f
+	}
+	return f, !flying
+}
+
+// fly asks for all who wait.
+func (a *Ask) fly(ctx context.Context, name string, client netip.Addr, f *askFlight) {
+	f.answer = a.askOnce(ctx, name, client)
+	a.mu.Lock()
+	delete(a.flights, name)
+	a.mu.Unlock()
+	close(f.done)
+}
+
+func (a *Ask) verdict(name string, v Answer) error {
 	switch {
+	case v.err != nil && v.Allowed && time.Since(v.asked) < a.cfg.StaleIfError:
+		return nil
 	case v.err != nil:
 		return v.err
 	case !v.Allowed:
@@ -179,16 +200,37 @@ func (v Answer) verdict(name string) error {
 	return nil
 }
 
-// askOnce sends the request and remembers the answer.
+// askOnce sends the request and remembers the answer. Where the endpoint cannot tell, what it said before is still known.
 func (a *Ask) askOnce(ctx context.Context, name string, client netip.Addr) Answer {
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
 	defer cancel()
+	before, known := a.answers.get(name)
 	answer, ttl := a.request(ctx, name, client)
 	a.watch(answer.err)
-	if ttl > 0 {
-		a.answers.put(name, answer, time.Now().Add(ttl))
+	now := time.Now()
+	if answer.err != nil && known {
+		answer.Allowed, answer.Tenant, answer.To, answer.asked = before.Allowed, before.Tenant, before.To, before.asked
+	} else if answer.err == nil {
+		answer.asked = now
+	}
+	answer.fresh = now.Add(ttl)
+	if ttl > 0 || answer.Allowed {
+		a.answers.put(name, answer, now.Add(max(ttl, a.keeps(answer))))
+	}
+	if known && answer.err == nil && answer.Allowed && (answer.Tenant != before.Tenant || answer.To != before.To) {
+		if changed := a.changed.Load(); changed != nil {
+			(*changed)(ctx, name, answer)
+		}
 	}
 	return answer
+}
+
+// keeps is how long an answer is known beyond the time for which it holds: so that requests find their way, and for StaleIfError.
+func (a *Ask) keeps(v Answer) time.Duration {
+	if !v.Allowed {
+		return 0
+	}
+	return max(a.cfg.StaleIfError, askStale)
 }
 
 // watch tells the operator, once, that new names are refused because nobody answers for them.

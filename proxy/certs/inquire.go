@@ -237,6 +237,7 @@ func (m *Manager) fetch(ctx context.Context, name string) (*certificate, storage
 	if b.Lost != nil {
 		m.log.Warn("stored certificate is good, what is stored about it is not", zap.String("name", name), zap.Error(b.Lost))
 	}
+	m.recallCustomer(name, b)
 	cert, err := newCertificate(name, b, m.rules.Load().RenewAt)
 	refused := err == nil && m.revocations.refuses(cert)
 	switch {

@@ -133,12 +133,18 @@ func (a *attempt) ask(ctx context.Context, ca CA, key *pendingKey) (*storage.Bun
 	}, nil
 }
 
-// extra notes that the certificate replaces one that had hardly begun to live; see certificate.renewIn.
+// extra notes whose the name is, as far as somebody said so, and that the certificate replaces one that had hardly begun to live; see certificate.renewIn.
 func (a *attempt) extra() map[string]json.RawMessage {
-	if a.stored == nil || a.revocations.of(a.stored) != nil || !time.Now().Before(tenth(a.stored.tls.Leaf, a.stored.issued)) {
-		return nil
+	var fields map[string]json.RawMessage
+	if p, ok := a.r.Permission.(customerPermission); ok && a.t.gated {
+		if answer, ok := p.Answer(subject(a.t.name)); ok && answer.Allowed {
+			fields = withExtra(fields, extraCustomer, customerField(answer))
+		}
 	}
-	return map[string]json.RawMessage{extraEarly: json.RawMessage("true")}
+	if a.stored == nil || a.revocations.of(a.stored) != nil || !time.Now().Before(tenth(a.stored.tls.Leaf, a.stored.issued)) {
+		return fields
+	}
+	return withExtra(fields, extraEarly, json.RawMessage("true"))
 }
 
 func (a *attempt) checked(ctx context.Context, ca CA, key *pendingKey) (*Issued, *x509.Certificate, error) {

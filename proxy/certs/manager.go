@@ -129,6 +129,9 @@ func (m *Manager) Apply(s Settings) error {
 		return err
 	}
 	m.rules.Store(r)
+	if p, ok := r.Permission.(customerPermission); ok {
+		p.OnChange(m.keepCustomer)
+	}
 	m.cache.resize(r.CacheBytes)
 	m.planner.reload(r.wanted())
 	if before != nil && before.ARI != r.ARI {

@@ -61,6 +61,9 @@ func defaultsAt(p paths) *Config {
 			AskTimeout: 2 * time.Second,
 			AllowTTL:   10 * time.Minute,
 			DenyTTL:    time.Minute,
+
+			StaleIfError: 7 * day,
+
 			MaxWait:    20 * time.Second,
 			OnWait:     "close",
 			Background: true,

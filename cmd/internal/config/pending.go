@@ -31,7 +31,6 @@ var pending = []pendingRow{
 	{Key: "issue.spread", Feature: "spreading renewals over the fleet", Now: "leave it out or write false: each node adds its own jitter", Only: []string{"false"}},
 	{Key: "issue.abandon", Feature: "giving up names that left", Now: "leave it out: names are renewed as long as they are configured or permitted"},
 
-	{Key: "on_demand.stale_if_error", Feature: "remembering permissions across an outage of ask", Now: "leave it out: stored certificates are served whatever ask says"},
 	{Key: "on_demand.on_wait", Feature: "a self-signed certificate while waiting", Now: `leave it out or write "close"`, Only: []string{`"close"`}},
 	{Key: "on_demand.background", Feature: "renewing only for visitors", Now: "leave it out or write true", Only: []string{"true"}},
 	{Key: "on_demand.idle_after", Feature: "letting idle names lapse", Now: `leave it out or write "0s"`, Only: []string{`"0s"`}},
