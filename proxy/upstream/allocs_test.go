@@ -22,6 +22,23 @@ func TestPick_AllocatesNothing(t *testing.T) {
 	}
 }
 
+func TestNext_AllocatesNothingAfterAnAnswer(t *testing.T) {
+	p, err := New(Config{To: []string{"http://10.0.0.1"}, Retries: Retries{Max: 1, On: []string{"connect", "502", "503"}, Methods: []string{"GET"}, Budget: 10}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, _ := http.NewRequest(http.MethodGet, "/", nil)
+	j, res := &journey{r: r}, &http.Response{StatusCode: http.StatusOK}
+	if n := testing.AllocsPerRun(200, func() {
+		p.budget.deposit(10)
+		if p.next(j, nil, res, nil) != nil {
+			t.Fatal("a good answer is sent for again")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations, want 0", n)
+	}
+}
+
 func TestFraming_AllocatesNothing(t *testing.T) {
 	answer := []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\nDate: Sat, 21 Nov 2026 23:00:00 GMT\r\n\r\nhello")
 	var f framing

@@ -96,6 +96,8 @@ func (j *journey) rewind(err *Error) bool {
 func (p *Pool) repeats(r *http.Request, res *http.Response, err *Error) bool {
 	on := ""
 	switch {
+	case err == nil && (res.StatusCode < 502 || res.StatusCode > 504): // almost always
+		return false
 	case err == nil:
 		on = strconv.Itoa(res.StatusCode)
 	case err.clients || err.Class == ErrCanceled:
