@@ -112,6 +112,8 @@ func newSettings(cfg *config.Config, from materials) (*settings, error) {
 		Failover:         certs.Failover{After: cfg.Issue.Failover.After, BackAfter: cfg.Issue.Failover.BackAfter},
 		Keys:             cfg.Issue.Keys,
 		ARI:              cfg.Issue.ARI,
+		Spread:           cfg.Issue.Spread,
+		Abandon:          certs.Abandon{Idle: cfg.OnDemand.IdleAfter, Denied: cfg.Issue.Abandon.WhenDenied, Away: cfg.Issue.Abandon.WhenDNSAway},
 		RenewAt:          cfg.Issue.RenewAt.Float(),
 		ExpiryFloor:      cfg.Alert.ExpiryFloor.Float(),
 		DefaultName:      cfg.TLS.DefaultName,

@@ -35,6 +35,9 @@ func (p *planner) learn(name string, s suggestion) bool {
 		next = latest(next, it.check) // nobody asked while we were away: not all at once
 	}
 	it.said = &s
+	if s.Renew != 0 {
+		p.levelLocked(it, unixTime(s.Renew))
+	}
 	p.checkLocked(it, next)
 	return before != s.Renew
 }

@@ -78,6 +78,12 @@ type Settings struct {
 	// when such a client comes for the others. A certificate in use is not replaced because this changes; its successor has the new kind.
 	Keys []string
 
+	// Spread levels renewals: no hour should have more than three times as many as the others. Off, each certificate's own hash decides alone.
+	Spread bool
+
+	// Abandon says when names that left us are not renewed any more.
+	Abandon Abandon
+
 	// ARI: the CAs are asked when certificates should be renewed (RFC 9773), those that can be asked (RenewalInformer), some times a day and never in a
 	// handshake. Off, they are not, and what they said does not count; a window that comes with a certificate (Issued.Renewal) does.
 	ARI bool

@@ -45,10 +45,11 @@
 //     (renewalinfo.go: Manager.inform, Manager.askRenewal) (suggestion.go: suggestion.hear)
 //  17. When the certificate's time has come, listed or not, visited or not, a new one is ordered in the background while the old one serves: by the process
 //     that has the name's share of the work, or by others if it is late. (schedule.go: renewal) (planner.go: Manager.plan, Manager.look, Manager.leftToOwner)
-//     (members.go: members.owns, members.beat)
+//     (members.go: members.owns, members.beat) No hour gets many more renewals than others. (level.go: planner.level)
 //  18. After a restart the planner knows every name, and what the CAs said, from a small index, without listing anything; by it the processes of a fleet tell each
 //     other what became of certificates. (index.go: index.put, index.sync) (indexkeep.go: Manager.readIndex, Manager.writeIndex)
 //     What visitors used in the hour before is read into memory meanwhile. (hotlist.go: Manager.listHot) (preload.go: Manager.preload)
+//     Handshakes are noted by name and hour. On-demand names that left us are not renewed, until they come back. (visits.go: visits.note) (abandon.go: Manager.leftUs)
 //  19. A certificate may have to go before its time. It is entered into a list that every process heeds, so that none serves it again.
 //     (revoke.go: Manager.Revoke, Manager.Compromised) (revocation.go: revocations.add) (heed.go: Manager.heedRevocations)
 //  20. What follows is done step by step, each found again after a crash: if others know its key, that is blocked for ever, and the certificate is replaced before

@@ -35,6 +35,7 @@ type index struct {
 	self  string        // see members
 	wake  chan struct{} // has room for one: there are changes
 	names func() int    // how many there are
+	seen  *visits       // nil: of no interest
 
 	mu      sync.Mutex // guards what follows
 	changes [indexShards]map[string]*indexEntry
@@ -79,10 +80,13 @@ func (x *index) change(name string, e *indexEntry, wait time.Duration) {
 	if x.changes[shard] == nil {
 		x.changes[shard] = map[string]*indexEntry{}
 	}
+	if old := x.changes[shard][name]; old != nil && e != nil { // not written yet
+		e.Gone = e.Gone.newer(old.Gone)
+	}
 	switch old := x.changes[shard][name]; {
 	case old == nil || e == nil || e.same(*old) && e.Said != nil:
 	case e.same(*old):
-		e.Said = old.Said // not written yet
+		e.Said = old.Said
 	case old.Issued.After(e.Issued):
 		e = old // what we heard is about the one before
 	}
@@ -157,6 +161,9 @@ func (x *index) sync(ctx context.Context, shard int, ask bool) (file *indexShard
 		}
 		now := time.Now()
 		changed := file.apply(changes)
+		if x.seen != nil && file.see(x.seen, now) {
+			changed = true
+		}
 		until := file.Until
 		if ask = ask || changed && x.self != "" && file.Asker == x.self; ask {
 			until = now.Add(x.pause() + infoHold)

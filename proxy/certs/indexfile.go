@@ -18,6 +18,7 @@ type indexEntry struct {
 	ID       string    // see identity
 	Issued   time.Time // when it was obtained, or began
 	Early    bool      // see certificate.early
+	Gone     farewell  // whether the name has left us
 
 	// Said is what the CA said of it, nil if it was not asked. What one process heard, the others hold to.
 	Said *suggestion
@@ -76,6 +77,11 @@ func (f *indexShardFile) encode() []byte {
 		number(unixOf(e.RenewAt))
 		number(unixOf(e.Issued))
 		line = strconv.AppendUint(append(line, ' '), uint64(e.Leaf), 36)
+		number(e.Gone.Seen)
+		number(e.Gone.Denied)
+		number(e.Gone.Since)
+		text(e.Gone.Why)
+		number(e.Gone.Found)
 		if s := e.Said; s != nil {
 			line = strconv.AppendUint(append(line, ' '), uint64(s.Leaf), 36)
 			for _, n := range [...]int64{s.Start, s.End, s.Renew, s.Asked, s.Next} {
@@ -156,6 +162,7 @@ func (r *indexLine) entry() indexEntry {
 	e.Early = flags&flagEarly != 0
 	e.NotAfter, e.RenewAt, e.Issued = unixTime(r.number()), unixTime(r.number()), unixTime(r.number())
 	e.Leaf = leafID(r.unsigned())
+	e.Gone = farewell{r.number(), r.number(), r.number(), r.text(), r.number()}
 	if flags&flagSaid != 0 {
 		e.Said = &suggestion{Leaf: leafID(r.unsigned()), Start: r.number(), End: r.number(), Renew: r.number(), Asked: r.number(), Next: r.number(), URL: r.text()}
 	}
@@ -210,12 +217,35 @@ func (f *indexShardFile) apply(changes map[string]*indexEntry) bool {
 			delete(f.Names, name)
 			changed = true
 		case e == nil || there && !e.same(old) && old.Issued.After(e.Issued):
-		case !there || !e.same(old):
-			f.Names[name] = *e
-			changed = true
-		case e.Said != nil && e.Said.newerThan(old.Said):
-			old.Said = e.Said
-			f.Names[name] = old
+		default:
+			now := old
+			if !there || !e.same(old) {
+				now = *e
+			}
+			if e.Said != nil && e.Said.newerThan(now.Said) {
+				now.Said = e.Said
+			}
+			now.Gone = e.Gone.newer(old.Gone)
+			if !there || now != old {
+				f.Names[name] = now
+				changed = true
+			}
+		}
+	}
+	return changed
+}
+
+// see enters the visits that this process knows of, and reports whether any is worth a write.
+func (f *indexShardFile) see(v *visits, now time.Time) bool {
+	changed := false
+	for name, e := range f.Names {
+		at, _ := v.last(name)
+		if e.Gone.Seen == 0 {
+			at = max(at, now.Unix()) // we begin to look
+		}
+		if at-e.Gone.Seen >= int64(visitEvery/time.Second) {
+			e.Gone.Seen = at
+			f.Names[name] = e
 			changed = true
 		}
 	}

@@ -51,14 +51,14 @@ func (m *Manager) readIndex(ctx context.Context) {
 		if !sleep(ctx, indexReread/indexShards) {
 			return
 		}
-		if m.index.seen(shard, time.Now()) {
+		if m.index.stale(shard, time.Now()) {
 			m.readShard(ctx, shard)
 		}
 	}
 }
 
-// seen reports whether it is time to look at the shard again.
-func (x *index) seen(shard int, now time.Time) bool {
+// stale reports whether it is time to look at the shard again.
+func (x *index) stale(shard int, now time.Time) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return now.Sub(x.read[shard]) >= indexReread*3/4

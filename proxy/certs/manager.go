@@ -40,6 +40,7 @@ type Manager struct {
 	queue     *queue
 	budgets   *budgets
 	planner   *planner
+	visits    *visits
 	index     *index
 	members   *members
 
@@ -67,13 +68,14 @@ func New(cfg Config, s Settings) (*Manager, error) {
 		store: cfg.Store, challenge: cfg.Challenge, ownView: cfg.View, events: cfg.Events, log: cfg.Logger.Named("certs"), metrics: cfg.Metrics,
 		cache: newCache(), shield: newShield(), absent: newMemo[string, struct{}](absentNames), domains: newMemo[string, time.Time](absentNames),
 		troubles: newMemo[string, *FailureStatus](failuresInMemory),
-		unsaved:  unsaved{m: map[string]*storage.Bundle{}}, inquiries: inquiries{m: map[string]*inquiry{}}, planner: newPlanner(),
+		unsaved:  unsaved{m: map[string]*storage.Bundle{}}, inquiries: inquiries{m: map[string]*inquiry{}}, planner: newPlanner(), visits: new(visits),
 		informants: informants{m: map[string]*informant{}},
 	}
 	m.revocations = newRevocations(m.store, m.log)
 	m.members = newMembers(m.store, m.log, cfg.Beat)
 	m.failures, m.index, m.queue = newFailures(m.store, m.log), newIndex(m.store, m.log, m.members.self, m.planner.size), newQueue(m.log)
 	m.told = newMemo[string, struct{}](eventMemory)
+	m.index.seen = m.visits
 	m.budgets = newBudgets(m.store, m.log)
 	m.budgets.refusing, m.queue.failing = m.emitBudget, m.emitCA
 	m.queue.run, m.queue.cas, m.queue.tenant = m.obtain, m.casFor, func(name string) string { return m.rules.Load().tenant(name) }

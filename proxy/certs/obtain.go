@@ -163,7 +163,11 @@ func (m *Manager) heldBack(name string) error {
 func (m *Manager) install(cert *certificate) {
 	m.take(cert)
 	m.absent.forget(cert.name)
-	if news, first := m.planner.note(cert, cert.renewAt); news {
+	renewAt := cert.renewAt
+	if m.rules.Load().Spread && cert.window == (Window{}) {
+		renewAt = m.planner.levelOnce(cert, renewAt)
+	}
+	if news, first := m.planner.note(cert, renewAt); news {
 		m.index.put(cert, m.renewAt(cert), first)
 	}
 	m.planner.watch(cert.name, cert.leaf(), cert.firstCheck(time.Now()))

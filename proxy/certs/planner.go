@@ -39,6 +39,8 @@ type planner struct {
 	wake  chan struct{} // has room for one: the earliest time has changed
 	told  chan struct{} // closed when the index was read for the first time: it knows all names
 
+	levels levels
+
 	checks    checkHeap // see checks.go
 	checkWake chan struct{}
 }
@@ -47,6 +49,11 @@ type planner struct {
 type planItem struct {
 	identity        // of the certificate, as far as known
 	ca       string // of the certificate; empty if we have not seen one
+	gone     farewell
+
+	slot    time.Time     // when it is to be renewed by its lifetime
+	counted int64         // when it is to be renewed, as the levels have it
+	cycle   time.Duration // and how long it lives until then
 
 	due   time.Time
 	pos   int    // in one of the heaps; -1 while it is being looked at or has no time
@@ -184,6 +191,10 @@ func (p *planner) note(c *certificate, renewAt time.Time) (news, first bool) {
 	first = it.ca == ""
 	news = first || it.ca != c.ca || it.leaf != c.leaf() || !it.ends.Equal(c.tls.Leaf.NotAfter)
 	it.identity, it.ca = c.identity(), c.ca
+	if news {
+		it.slot = renewAt
+		p.levelLocked(it, renewAt)
+	}
 	if !known {
 		p.planLocked(it, renewAt)
 	}
@@ -195,15 +206,21 @@ func (p *planner) hear(name string, e indexEntry, soon time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	it, known := p.items[name]
+	if known {
+		it.gone = it.gone.newer(e.Gone)
+	}
 	if known && it.ca != "" && (it.leaf == e.Leaf && it.ends.Equal(e.NotAfter) || it.issued.After(e.Issued)) {
 		return false
 	}
 	if !known {
 		it = p.itemLocked(name)
+		it.gone = e.Gone
 	}
 	replaced := it.ca != ""
 	it.identity = identity{it.name, e.Leaf, e.ID, e.Issued, e.NotAfter, e.Early}
 	it.ca = unique.Make(e.CA).Value()
+	it.slot = e.RenewAt
+	p.levelLocked(it, e.RenewAt)
 	if !known || replaced && !it.resting {
 		it.waited = false
 		p.planLocked(it, e.RenewAt)
@@ -249,6 +266,7 @@ func (p *planner) forget(name string) {
 		return
 	}
 	delete(p.items, name)
+	p.levels.take(it.counted, it.cycle, -1)
 	if it.isReady {
 		heap.Remove(&p.ready, it.pos)
 	} else if it.pos >= 0 {
@@ -314,6 +332,16 @@ func (p *planner) names() []string {
 	return slices.Collect(maps.Keys(p.items))
 }
 
+// slotOf is when the certificate is to be renewed by its lifetime, as was decided once; zero if it was not.
+func (p *planner) slotOf(name string, leaf leafID) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if it := p.items[name]; it != nil && it.leaf == leaf && leaf != 0 {
+		return it.slot
+	}
+	return time.Time{}
+}
+
 func (p *planner) get(name string) (planItem, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -373,6 +401,9 @@ func (m *Manager) look(ctx context.Context, name string) {
 	it, _ := m.planner.get(name)
 	cert := m.cache.cert(name)
 	if it.ca != "" && !it.stale && (cert != nil || !t.listed) && m.leftToOwner(it, it.ends, now) {
+		return
+	}
+	if m.unsaved.get(name) == nil && !m.fresh(cert, now) && !it.stale && m.leftUs(ctx, r, t, it, now) {
 		return
 	}
 	if m.unsaved.get(name) == nil && (it.stale || !m.fresh(cert, now)) {

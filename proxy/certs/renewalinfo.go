@@ -167,8 +167,23 @@ func (m *Manager) askRenewal(ctx context.Context, q question) {
 	default:
 		m.informants.worked(q.item.ca)
 		m.planner.answered(cert.name)
-		m.heard(q.item, before, before.hear(cert, info, now))
+		m.heard(q.item, before, m.levelled(before, before.hear(cert, info, now), cert))
 	}
+}
+
+// levelled moves a time that was chosen just now to an hour of the same window that is less crowded.
+func (m *Manager) levelled(before, s suggestion, cert identity) suggestion {
+	w := Window{unixTime(s.Start), earliest(unixTime(s.End), cert.ends)}
+	if s.Renew == 0 || s.Renew == before.Renew || s.over() || !m.rules.Load().Spread {
+		return s
+	}
+	m.planner.mu.Lock()
+	defer m.planner.mu.Unlock()
+	at := m.planner.levels.choose(Window{w.Start, w.Start.Add(scale(w.End.Sub(w.Start), 0.9))}, unixTime(s.Renew), cert.spread())
+	if at.After(unixTime(s.Start)) {
+		s.Renew = at.Unix()
+	}
+	return s
 }
 
 // heard keeps what the CA said: in memory, and in the index for others and for the next start.
@@ -207,6 +222,9 @@ func (m *Manager) learn(name string, s suggestion) {
 func (m *Manager) renewAt(c *certificate) time.Time {
 	if s := m.planner.suggested(c.name, c.leaf()); s.Renew != 0 && m.rules.Load().ARI {
 		return unixTime(s.Renew)
+	}
+	if slot := m.planner.slotOf(c.name, c.leaf()); !slot.IsZero() && slot.Before(c.renewAt) {
+		return slot
 	}
 	return c.renewAt
 }

@@ -23,6 +23,15 @@ import (
 //	FULL=1 go test -run TestSimulation ./proxy/certs        more seeds, more names
 //	SIM_NAMES=n SIM_DAYS=d SIM_BEAT=seconds                   another size of the simulation of many names
 
+// simListed bounds the names that a site lists; others are obtained on demand.
+const simListed = 1000
+
+// When names are given up.
+const (
+	simIdle   = 30 * 24 * time.Hour
+	simDenied = 7 * 24 * time.Hour
+)
+
 // simPlan is what a simulation is like.
 type simPlan struct {
 	names, nodes, days int
@@ -123,8 +132,36 @@ func (w *simWorld) shaken(since, now time.Time) bool {
 	return w.accident.After(since.Add(-time.Hour)) || w.dice.weather("store", w.begin, since) > 0 || w.dice.weather("store", w.begin, now) > 0
 }
 
+// leaves says how a customer leaves, and when: nobody visits the name any more, or it is no longer permitted.
+func (w *simWorld) leaves(name string) (how string, at time.Time) {
+	i := w.index[name]
+	switch at = w.begin.Add(time.Duration(w.days) * 6 * time.Hour); {
+	case i < min(len(w.all)/2, simListed):
+	case i%10 == 7:
+		return "idle", at
+	case i%10 == 8:
+		return "denied", at
+	}
+	return "", at
+}
+
 // unwanted says why nobody may order for the name; empty if somebody may.
-func (w *simWorld) unwanted(string, time.Time) string { return "" }
+func (w *simWorld) unwanted(name string, now time.Time) string {
+	how, at := w.leaves(name)
+	late := map[string]time.Duration{"idle": simIdle + 3*24*time.Hour, "denied": simDenied + 3*24*time.Hour}
+	if how == "" || now.Before(at.Add(late[how])) {
+		return ""
+	}
+	return how
+}
+
+// permit is the gate of on-demand names.
+func (w *simWorld) permit(name string) error {
+	if how, at := w.leaves(name); how == "denied" && time.Now().After(at) {
+		return ErrDenied
+	}
+	return nil
+}
 
 // simulate runs a world to its end.
 func simulate(t *testing.T, seed string, plan simPlan) {
@@ -166,13 +203,15 @@ func (w *simWorld) join() {
 	if n.shared, err = storage.NewShared(n.wire, storage.LeaseTimes{}, nil); err != nil {
 		w.t.Fatal(err)
 	}
-	listed := w.all[:min(len(w.all)/2, 1000)]
+	listed := w.all[:min(len(w.all)/2, simListed)]
 	set := Settings{
 		Lookup:     func(string) (Policy, bool) { return Policy{Site: "*", OnDemand: true}, true },
 		Listed:     listed,
 		CAs:        []CA{{Issuer: &simIssuer{w.ca, n}}},
-		Permission: &gate{},
+		Permission: &gate{allow: w.permit},
 		ARI:        true,
+		Spread:     true,
+		Abandon:    Abandon{Idle: simIdle, Denied: simDenied},
 		CacheBytes: w.memory,
 		Budget:     Budget{Orders: w.orders, Reserve: 0.3},
 	}
@@ -236,7 +275,7 @@ func (w *simWorld) visit(step, i int) {
 	u := w.dice.fixed("visitor", strconv.Itoa(step), strconv.Itoa(i))
 	name := w.all[int(float64(len(w.all))*u*u*u)]
 	n := w.running[int(w.dice.fixed("node", strconv.Itoa(step), strconv.Itoa(i))*float64(len(w.running)))]
-	if n.still {
+	if how, at := w.leaves(name); n.still || how == "idle" && time.Now().After(at) {
 		return
 	}
 	began := time.Now()
@@ -247,7 +286,7 @@ func (w *simWorld) visit(step, i int) {
 	switch {
 	case cert != nil && !time.Now().Before(cert.Leaf.NotAfter):
 		w.violated("%s is served with a certificate that ended at %s", name, cert.Leaf.NotAfter)
-	case cert == nil && err == nil:
+	case cert == nil && err == nil && w.permit(name) == nil:
 		w.violated("%s is refused without a reason", name)
 	}
 }

@@ -20,6 +20,7 @@ const (
 	StateWaiting    = "waiting for the CA"   // every CA for it fails; it is tried again by itself
 	StateWithheld   = "waiting for a budget" // what we order is bounded (Settings.Budget); it is tried again by itself
 	StateBackingOff = "backing off"          // the last attempt failed; see Status.NextAttempt
+	StateAbandoned  = "abandoned"            // the certificate is not renewed any more, see Status.Abandoned; it is served as long as it lives
 	StateExpired    = "expired"              // the certificate has ended and is not served
 	StateAbsent     = "absent"               // there is none, and nobody has asked
 	StateNotOurs    = "not ours"             // no site claims the name
@@ -50,6 +51,9 @@ type Status struct {
 	Attempts    int            `json:"attempts,omitempty"`  // failures since the last success
 	NextAttempt time.Time      `json:"next_attempt,omitzero"`
 	LastFailure *FailureStatus `json:"last_failure,omitempty"`
+
+	// Abandoned says why and since when the name is given up; nil if it is not.
+	Abandoned *AbandonedStatus `json:"abandoned,omitempty"`
 
 	// Where an order stands that waits: 1 is the next of this process. Expected is a guess. Budget is the one that holds it back, as the configuration calls it.
 	Position int       `json:"position,omitempty"`
@@ -84,6 +88,12 @@ type FailureStatus struct {
 	Paused bool      `json:"paused,omitempty"` // the CA takes no more orders for the name until a person has been there
 	View   string    `json:"view,omitempty"`   // how the name looked from here
 	Problem
+}
+
+// AbandonedStatus is why a name is not renewed any more, and since when, if that is known.
+type AbandonedStatus struct {
+	Reason string    `json:"reason"`
+	Since  time.Time `json:"since,omitzero"`
 }
 
 // Names returns the hosts and wildcards that have a certificate, should have one, or failed to get one, as far as this process has heard of them; sorted.
@@ -137,6 +147,7 @@ func (m *Manager) tell(ctx context.Context, s *Status, t target) error {
 		rec, err2 = m.failures.read(ctx, t.name)
 	}
 	m.finish(s, t, cert, rec)
+	m.tellAbandoned(s)
 	if w := m.queue.standing(t.name); w.position > 0 {
 		s.Position, s.Expected = w.position, w.expected
 	}
@@ -170,6 +181,7 @@ func (m *Manager) recollect(s *Status, t target) {
 			s.State = StateServing
 		}
 	}
+	m.tellAbandoned(s)
 }
 
 // begin says whose the name is, and all there is to say of a site's own file.

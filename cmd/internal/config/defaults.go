@@ -49,6 +49,8 @@ func defaultsAt(p paths) *Config {
 			Challenges: []string{"tls-alpn-01", "http-01"},
 			RenewAt:    Fraction{Num: 2, Den: 3},
 			ARI:        true,
+			Spread:     true,
+			Abandon:    Abandon{WhenDenied: 7 * day, WhenDNSAway: 14 * day},
 			Failover:   Failover{After: 5, BackAfter: day},
 			Preflight:  "off",
 			Backoff:    []time.Duration{time.Minute, 10 * time.Minute, 100 * time.Minute, day},
@@ -67,6 +69,7 @@ func defaultsAt(p paths) *Config {
 			MaxWait:    20 * time.Second,
 			OnWait:     "close",
 			Background: true,
+			IdleAfter:  60 * day,
 		},
 		Storage: Storage{
 			Kind: "disk",

@@ -28,12 +28,9 @@ type pendingRow struct {
 // pending is the one list of what is known but not there yet.
 var pending = []pendingRow{
 	{Key: "issue.challenges[]", Feature: "dns-persist-01", Now: `use "tls-alpn-01", "http-01" and "dns-01"`, Only: []string{`"tls-alpn-01"`, `"http-01"`, `"dns-01"`}},
-	{Key: "issue.spread", Feature: "spreading renewals over the fleet", Now: "leave it out or write false: each node adds its own jitter", Only: []string{"false"}},
-	{Key: "issue.abandon", Feature: "giving up names that left", Now: "leave it out: names are renewed as long as they are configured or permitted"},
 
 	{Key: "on_demand.on_wait", Feature: "a self-signed certificate while waiting", Now: `leave it out or write "close"`, Only: []string{`"close"`}},
 	{Key: "on_demand.background", Feature: "renewing only for visitors", Now: "leave it out or write true", Only: []string{"true"}},
-	{Key: "on_demand.idle_after", Feature: "letting idle names lapse", Now: `leave it out or write "0s"`, Only: []string{`"0s"`}},
 
 	{Key: "admin.listen", Feature: "an admin API on TCP", Now: `write "unix:///run/gatelodge/admin.sock", or "" to turn it off`, Begin: "unix:"},
 	{Key: "admin.token", Feature: "an admin API on TCP", Now: "leave it out: the unix socket is for its owner and root", Only: []string{`""`}},
