@@ -70,7 +70,7 @@ func rekeyCommand(file *string) *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withStore(cmd, *file, func(ctx context.Context, _ *config.Config, s *store) error {
-				result, err := s.sealed.Rekey(ctx, options)
+				result, err := s.Rekey(ctx, options)
 				if result != nil {
 					fmt.Fprintln(cmd.OutOrStdout(), result)
 				}

@@ -13,14 +13,22 @@ import (
 	"gatelodge/storage"
 )
 
-// store is the storage of a configuration, with what has to be closed after it.
+// store is the storage of a configuration, with what has to be closed after it. It is the top layer with all that this can do beside a storage.Store: without
+// Salvager nothing damaged could be put aside.
 type store struct {
-	storage.Store
-	sealed *storage.Sealed // also without keys: then what is sealed is told apart from what is damaged
+	*storage.Sealed // also without keys: then what is sealed is told apart from what is damaged
+
+	base   storage.Store // what is below
 	bucket *storage.S3     // nil on a disk
 	layers []interface{ Close() error }
 	log    *zap.Logger
 }
+
+var (
+	_ storage.Store       = (*store)(nil)
+	_ storage.Salvager    = (*store)(nil)
+	_ storage.LeaseTeller = (*store)(nil)
+)
 
 // openStore opens the disk or the bucket, the local copy in front of a bucket, and the sealing around both: what lies on any disk or in any
 // bucket is sealed, what the program handles is not.
@@ -40,10 +48,9 @@ func openStore(ctx context.Context, cfg config.Storage, log *zap.Logger) (_ *sto
 	}
 	sealing, cancel := context.WithTimeout(ctx, 2*time.Second) // a bucket that hangs must not keep a local copy from serving
 	defer cancel()
-	if s.sealed, err = storage.NewSealed(sealing, s.Store, storage.SealConfig{Keys: keys, Require: cfg.Encryption.Require}, log); err != nil {
+	if s.Sealed, err = storage.NewSealed(sealing, s.base, storage.SealConfig{Keys: keys, Require: cfg.Encryption.Require}, log); err != nil {
 		return nil, err
 	}
-	s.Store = s.sealed
 	return s, nil
 }
 
@@ -98,7 +105,7 @@ func testBucket(ctx context.Context, bucket *storage.S3, log *zap.Logger) error 
 }
 
 func (s *store) push(top storage.Store, c interface{ Close() error }) {
-	s.Store, s.layers = top, append(s.layers, c)
+	s.base, s.layers = top, append(s.layers, c)
 }
 
 // Close closes the layers, the last opened first.

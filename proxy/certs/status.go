@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"gatelodge/storage"
 )
 
 // The states of a name.
@@ -148,10 +150,25 @@ func (m *Manager) tell(ctx context.Context, s *Status, t target) error {
 	}
 	m.finish(s, t, cert, rec)
 	m.tellAbandoned(s)
+	if !t.brief {
+		s.Holder = m.holder(ctx, t.name)
+	}
 	if w := m.queue.standing(t.name); w.position > 0 {
 		s.Position, s.Expected = w.position, w.expected
 	}
 	return errors.Join(err, err2)
+}
+
+// holder is who orders the name's certificate just now, as far as storage tells; where it cannot, nobody is named.
+func (m *Manager) holder(ctx context.Context, name string) string {
+	if state, ok := m.queue.state(name); ok && state == orderRunning {
+		return "this process"
+	}
+	who, err := storage.LeaseHolder(ctx, m.store, issueLease(name))
+	if err != nil {
+		return ""
+	}
+	return who
 }
 
 // remembered is Status without storage. Of a certificate that is not in memory it knows who issued it and when it ends.

@@ -28,7 +28,7 @@ func (h Hook) Resolve() (string, error) {
 	if strings.HasPrefix(h.ref, "http:") || strings.HasPrefix(h.ref, "https:") {
 		return h.ref, nil
 	}
-	return Secret{h.ref}.Resolve()
+	return Secret(h).Resolve()
 }
 
 // String returns the reference, or the URL without what follows its host.
