@@ -61,12 +61,12 @@ func TestTraces_NeverWaitForTheirCollector(t *testing.T) {
 	hang := make(chan struct{})
 	tr, _ := start(t, func(http.ResponseWriter, *http.Request) { <-hang })
 	begin := time.Now()
-	for range 20 * queueSize {
+	for range 5 * queueSize {
 		_, span := tr.Tracer().Start(context.Background(), "GET")
 		span.End()
 	}
-	if took := time.Since(begin); took > exportTimeout {
-		t.Errorf("%d spans took %v", 20*queueSize, took)
+	if took := time.Since(begin); took > time.Minute { // with waiting it would be 40 batches of 10 s each
+		t.Errorf("%d spans took %v", 5*queueSize, took)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 	defer cancel()
