@@ -19,7 +19,7 @@ type store struct {
 	*storage.Sealed // also without keys: then what is sealed is told apart from what is damaged
 
 	base   storage.Store // what is below
-	bucket *storage.S3     // nil on a disk
+	bucket *storage.S3   // nil on a disk
 	layers []interface{ Close() error }
 	log    *zap.Logger
 }
