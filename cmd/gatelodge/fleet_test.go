@@ -95,6 +95,10 @@ metrics = ""
 format = "text"
 access = "off"
 
+[issue.budget]
+new_orders            = "0"
+per_registered_domain = "0"
+
 [[ca]]
 name      = "pebble"
 directory = %q
