@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+	"time"
 
 	"gatelodge/cmd/internal/admin"
 	"gatelodge/proxy/certs"
@@ -57,6 +58,12 @@ func toAdmin(st certs.Status) admin.CertStatus {
 		a.Failure = &admin.Failure{At: f.At, CA: f.CA, Scope: f.Scope, Type: f.Type, Detail: f.Detail, Advice: f.Advice, View: f.View, Paused: f.Paused}
 		for _, sub := range f.Sub {
 			a.Failure.Names = append(a.Failure.Names, strings.TrimSpace(sub.Type+" "+sub.Detail))
+		}
+	}
+	if g := st.Abandoned; g != nil {
+		a.Abandoned = g.Reason
+		if !g.Since.IsZero() {
+			a.Abandoned += " since " + g.Since.UTC().Format(time.DateTime) + " UTC"
 		}
 	}
 	if st.Second != nil {

@@ -457,3 +457,78 @@ func TestQueue_OneTenantNeverTakesAllTheRoom(t *testing.T) {
 		}
 	})
 }
+
+// tenants is a gate that says whose names are.
+type tenants struct {
+	gate
+	of func(name string) string
+}
+
+func (p *tenants) Answer(name string) (Answer, bool) {
+	return Answer{Allowed: true, Tenant: p.of(name)}, true
+}
+
+func TestManager_ATenantsNamesCountTogetherWhateverTheirDomains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.set.Permission = &tenants{of: func(name string) string { return name[:4] }}
+		h.set.Budget = Budget{Tenant: Limit{2, time.Hour}}
+		h.open()
+		for i, name := range []string{"acme1.com", "acme2.net", "acme3.org"} {
+			if _, err := h.hello(name); (err != nil) != (i == 2) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		h.must("other.org")
+		s, err := h.m.Status(t.Context(), "acme3.org")
+		if err != nil || s.Tenant != "acme" || s.Budget != "per_tenant" || s.NextAttempt.IsZero() {
+			t.Errorf("%+v, %v", s, err)
+		}
+	})
+}
+
+func FuzzLedger(f *testing.F) {
+	f.Add([]byte(`{"accounts":{"ca":[{"end":946684800000,"new":3,"renewal":-1},{"end":-5,"new":99999999999}]}}`))
+	f.Add([]byte(`{"accounts":{"ca":null}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		store := storage.NewMemory()
+		if _, err := store.Put(t.Context(), ledgerObject(budgetOrders, "ca"), data); err != nil {
+			t.Skip()
+		}
+		b, paid := newBudgets(store, quiet()), 0
+		for range 2 * threeHours.Count {
+			if _, err := b.pay(t.Context(), chargeOf(threeHours, true), false); err == nil {
+				paid++
+			}
+		}
+		if paid > threeHours.Count {
+			t.Errorf("%d paid", paid)
+		}
+	})
+}
+
+func BenchmarkBudgets_PayAndRefund(b *testing.B) {
+	budgets := newBudgets(storage.NewMemory(), quiet())
+	c := chargeOf(Limit{Count: 1 << 20, Per: 30 * 24 * time.Hour}, true)
+	b.ReportAllocs()
+	for b.Loop() {
+		r, err := budgets.pay(b.Context(), c, false)
+		if err != nil {
+			b.Fatal(err)
+		}
+		r.refund()
+	}
+}
+
+func BenchmarkFairQueue_PushAndPop(b *testing.B) {
+	q := newFairQueue()
+	for i := range maxOrders {
+		q.push(&order{name: fmt.Sprint(i), tenant: fmt.Sprint(i % 100)})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		o := q.pop()
+		o.seq = 0
+		q.push(o)
+	}
+}

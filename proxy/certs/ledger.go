@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -93,10 +94,10 @@ func (l *ledger) add(account string, end int64, fresh, renewals int) {
 	}
 }
 
-// tidy drops what does not count any more.
+// tidy drops what does not count any more, and what no clock can have written.
 func (l *ledger) tidy(limit Limit, now time.Time) {
 	for account, grants := range l.Accounts {
-		grants = slices.DeleteFunc(grants, func(g grant) bool { return g.New+g.Renewal == 0 || !now.Before(limit.free(g.End)) })
+		grants = slices.DeleteFunc(grants, func(g grant) bool { return g.New+g.Renewal == 0 || !now.Before(limit.free(g.End)) || g.End > now.Add(limit.Per).UnixMilli() })
 		if l.Accounts[account] = grants; len(grants) == 0 {
 			delete(l.Accounts, account)
 		}
@@ -159,6 +160,11 @@ func (b *budgets) read(ctx context.Context, object string) (*ledger, storage.Ver
 	}
 	if l.Accounts == nil {
 		l.Accounts = map[string][]grant{}
+	}
+	for _, grants := range l.Accounts { // nobody writes less than nothing, or what does not fit a sum
+		for i := range grants {
+			grants[i].New, grants[i].Renewal = min(max(grants[i].New, 0), math.MaxInt32), min(max(grants[i].Renewal, 0), math.MaxInt32)
+		}
 	}
 	return l, version, nil
 }

@@ -90,6 +90,8 @@ func explainNext(c *CertStatus, now time.Time, say func(string, ...any)) {
 		say("It is number %d in the queue, expected %s.", c.Position, relative(c.Expected, now))
 	}
 	switch {
+	case c.Abandoned != "":
+		say("It is not renewed any more: %s.", c.Abandoned)
 	case c.Budget != "" || c.Position > 0:
 	case c.NextAttempt.After(now):
 		say("The next attempt is %s; `gatelodge certs retry %s` makes it earlier.", relative(c.NextAttempt, now), c.Name)

@@ -67,6 +67,7 @@ func statusTrouble(line func(key, value string), c *CertStatus, now time.Time) {
 		line("held back by", "issue.budget."+c.Budget)
 	}
 	line("lease held by", c.Holder)
+	line("abandoned", c.Abandoned)
 	line("last error", c.LastError)
 	if f := c.Failure; f != nil {
 		line("of", absolute(f.At, now))

@@ -31,6 +31,9 @@ type CertStatus struct {
 	Budget   string    `json:"budget,omitempty"`
 	Holder   string    `json:"holder,omitempty"`
 
+	// Abandoned is why the certificate is not renewed any more; empty if it is.
+	Abandoned string `json:"abandoned,omitempty"`
+
 	Serial   string            `json:"serial,omitempty"` // hexadecimal
 	Key      string            `json:"key,omitempty"`    // its kind
 	MayIssue []string          `json:"may_issue,omitempty"`
