@@ -17,6 +17,7 @@ import (
 	"gatelodge/acmeclient"
 	"gatelodge/cmd/internal/alert"
 	"gatelodge/cmd/internal/config"
+	"gatelodge/cmd/internal/gcpace"
 	"gatelodge/cmd/internal/metrics"
 	"gatelodge/cmd/internal/traces"
 	"gatelodge/proxy"
@@ -202,6 +203,7 @@ func (p *program) run(ctx context.Context) error {
 	defer chores.Wait()
 	defer stop()
 	chores.Go(func() { p.newSweeper().run(work) })
+	chores.Go(func() { gcpace.Run(work, p.certs.CacheBytes) })
 
 	served := make(chan error, 1)
 	go func() { served <- p.proxy.Serve(work) }()

@@ -146,6 +146,9 @@ func (m *Manager) Apply(s Settings) error {
 // share shares the planning with other processes, until ctx ends.
 func (m *Manager) share(ctx context.Context) { m.members.beat(ctx, m.planner.gained) }
 
+// CacheBytes is about how much memory the certificates take that are kept for handshakes (see Settings.CacheBytes).
+func (m *Manager) CacheBytes() int64 { return m.cache.bytes() }
+
 // goWork runs f under the Manager's own context, and reports whether the Manager runs.
 func (m *Manager) goWork(f func(ctx context.Context)) bool {
 	m.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 	"unique"
@@ -235,6 +236,7 @@ func (p *planner) hear(name string, e indexEntry, soon time.Time) bool {
 func (p *planner) itemLocked(name string) *planItem {
 	it := p.items[name]
 	if it == nil {
+		name = strings.Clone(name) // it may be part of a whole shard of the index
 		it = &planItem{identity: identity{name: name}, pos: -1, checkPos: -1, shard: uint8(indexShard(name))}
 		p.items[name] = it
 	}

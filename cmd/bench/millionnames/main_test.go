@@ -1,0 +1,28 @@
+package main
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestMeasures_SayWhatTheyMeasured runs all of them with few names. Times are not looked at, counts are.
+func TestMeasures_SayWhatTheyMeasured(t *testing.T) {
+	var out strings.Builder
+	if err := run(t.Context(), []string{"-inside", "-names", "600", "-budget", "2", "-seconds", "0.05"}, &out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`index of 600 names made`, `heap per resident name: \d+ B`, `600 names known after`, `600 of them loaded`, `round 3, beside 4 that load cold names`,
+		`1\.000 reads of certificates and 1\.\d+ reads of any kind`, `start of the manager with 600 names stored`,
+	} {
+		if !regexp.MustCompile(want).MatchString(out.String()) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	for _, bad := range [][]string{{"-names", "1"}, {"-measure", "nothing", "-names", "100"}, {"-seconds", "0"}} {
+		if err := run(t.Context(), append(bad, "-inside"), &out); err == nil {
+			t.Errorf("%v was accepted", bad)
+		}
+	}
+}
