@@ -97,7 +97,9 @@ func (l *ledger) add(account string, end int64, fresh, renewals int) {
 // tidy drops what does not count any more, and what no clock can have written.
 func (l *ledger) tidy(limit Limit, now time.Time) {
 	for account, grants := range l.Accounts {
-		grants = slices.DeleteFunc(grants, func(g grant) bool { return g.New+g.Renewal == 0 || !now.Before(limit.free(g.End)) || g.End > now.Add(limit.Per).UnixMilli() })
+		grants = slices.DeleteFunc(grants, func(g grant) bool {
+			return g.New+g.Renewal == 0 || !now.Before(limit.free(g.End)) || g.End > now.Add(limit.Per).UnixMilli()
+		})
 		if l.Accounts[account] = grants; len(grants) == 0 {
 			delete(l.Accounts, account)
 		}
