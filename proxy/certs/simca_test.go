@@ -21,10 +21,13 @@ type simCA struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 
-	mu     sync.Mutex          // guards what follows
-	made   map[string][][]byte // chains by CSR: who asks again for the same gets the same
-	leaves map[string]*simLeaf // by the id of RFC 9773
-	epochs map[string]int      // orders by name and epoch of its lease
+	mu     sync.Mutex           // guards what follows
+	made   map[string][][]byte  // chains by CSR: who asks again for the same gets the same
+	leaves map[string]*simLeaf  // by the id of RFC 9773
+	newest map[string]*simLeaf  // by name
+	epochs map[string]int       // orders by name and epoch of its lease
+	open   map[string]*simNode  // orders under way
+	failed map[string]time.Time // the last validation that failed
 	orders []simOrder
 	polls  int
 }
@@ -46,7 +49,7 @@ type simOrder struct {
 
 func newSimCA(w *simWorld, name string) *simCA {
 	f := newFakeCA(w.t, name)
-	return &simCA{w: w, name: name, cert: f.cert, key: f.key, made: map[string][][]byte{}, leaves: map[string]*simLeaf{}, epochs: map[string]int{}}
+	return &simCA{w: w, name: name, cert: f.cert, key: f.key, made: map[string][][]byte{}, leaves: map[string]*simLeaf{}, newest: map[string]*simLeaf{}, epochs: map[string]int{}, open: map[string]*simNode{}, failed: map[string]time.Time{}}
 }
 
 // simIssuer is one process's connection to the CA.
@@ -80,6 +83,13 @@ func (c *simIssuer) Issue(ctx context.Context, r *Request) (*Issued, error) {
 			return nil, err
 		}
 		c.place(name, r, replaces)
+		defer func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if c.open[name] == c.node {
+				delete(c.open, name)
+			}
+		}()
 	}
 	pause := 2 * time.Second
 	if d.roll("slow", name) < 0.02 {
@@ -89,6 +99,9 @@ func (c *simIssuer) Issue(ctx context.Context, r *Request) (*Issued, error) {
 		return nil, context.Cause(ctx)
 	}
 	if c.w.bad(name, time.Now()) {
+		c.mu.Lock()
+		c.failed[name] = time.Now()
+		c.mu.Unlock()
 		return nil, &fakeFailure{scope: ScopeName}
 	}
 	if chain == nil {
@@ -150,9 +163,43 @@ func (c *simIssuer) place(name string, r *Request, replaces bool) {
 	if !held && !c.node.stood(now) {
 		c.w.violated("an order for %s without its lease", name)
 	}
+	if other := c.open[name]; other != nil && other != c.node && !other.stood(now) && !c.node.stood(now) {
+		c.w.violated("two processes order for %s", name)
+	}
+	c.open[name] = c.node
+	if at, ok := c.failed[name]; ok && now.Sub(at) < time.Minute {
+		c.w.violated("an order for %s, %s after it failed", name, now.Sub(at))
+	}
+	today := 0
+	for _, o := range slices.Backward(c.orders) {
+		if now.Sub(o.at) > 24*time.Hour {
+			break
+		}
+		if o.name == name {
+			today++
+		}
+	}
+	if today > 20 {
+		c.w.violated("%d orders for %s in a day", today, name)
+	}
+	if why := c.needless(name, now); why != "" && !c.node.stood(now) {
+		c.w.violated("an order for %s, whose certificate %s", name, why)
+	}
 	if why := c.w.unwanted(name, now); why != "" {
 		c.w.violated("an order for %s, which is %s", name, why)
 	}
+}
+
+// needless says why nobody needed to order for the name; empty if somebody did.
+func (c *simCA) needless(name string, now time.Time) string {
+	leaf := c.newest[name]
+	if leaf == nil || c.w.revoked(leaf, now) {
+		return ""
+	}
+	if age := now.Sub(leaf.begins); age < scale(leaf.end.Sub(leaf.begins), 0.25) {
+		return fmt.Sprintf("is only %s old", age)
+	}
+	return ""
 }
 
 func (c *simIssuer) sign(r *Request) ([][]byte, error) {
@@ -176,7 +223,8 @@ func (c *simIssuer) sign(r *Request) ([][]byte, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.leaves[renewalID(leaf)] = &simLeaf{name: name, begins: leaf.NotBefore, end: leaf.NotAfter}
+	c.newest[name] = &simLeaf{name: name, begins: leaf.NotBefore, end: leaf.NotAfter}
+	c.leaves[renewalID(leaf)] = c.newest[name]
 	c.w.issued(name, leaf.NotAfter)
 	chain := [][]byte{der, c.cert.Raw}
 	c.made[string(r.CSR)] = chain

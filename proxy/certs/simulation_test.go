@@ -379,7 +379,7 @@ func TestSimulation_AYearOfFiftyNames(t *testing.T) {
 			simulate(t, seed, simPlan{
 				names: 50, nodes: 3, days: simNumber("SIM_DAYS", days), beat: 30 * time.Minute, step: time.Hour, retry: 12 * time.Hour, accidents: true, visits: 5, memory: 24 << 10,
 				lives:  []time.Duration{90 * day, 90 * day, 64 * day, 45 * day, 90 * day, 64 * day, 45 * day, 90 * day, 160 * time.Hour, 24 * time.Hour},
-				orders: Limit{60, 3 * time.Hour},
+				orders: Limit{24, 3 * time.Hour},
 			})
 		})
 	}
