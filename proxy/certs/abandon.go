@@ -45,7 +45,7 @@ func (m *Manager) leftUs(ctx context.Context, r *rules, t target, it planItem, n
 		return false
 	}
 	g := it.gone
-	visited, _ := m.visits.last(it.name)
+	visited, _ := m.visits.last(subject(it.name))
 	if g.Seen = max(g.Seen, visited); g.Seen == 0 {
 		g.Seen = now.Unix()
 	}
@@ -110,7 +110,7 @@ func (m *Manager) failsTooLong(r *rules, it planItem, now time.Time) bool {
 	if r.Abandon.Away <= 0 || rec == nil || rec.Scope != ScopeName || now.Sub(rec.First) < r.Abandon.Away {
 		return false
 	}
-	visited, _ := m.visits.last(it.name)
+	visited, _ := m.visits.last(subject(it.name))
 	return max(it.gone.Seen, visited) < now.Add(-r.Abandon.Away).Unix()
 }
 

@@ -154,8 +154,8 @@ type CA struct {
 	Internal bool
 }
 
-// Permission is the gate before a certificate for a name that no site lists. It is asked for names without a valid certificate only, and not
-// for renewals. It returns nil to allow, an error that wraps ErrDenied to refuse, any other error when it cannot tell (which refuses too, for now).
+// Permission is the gate before a certificate for a name that no site lists. It is asked for names without a valid certificate, and, if
+// Abandon.Denied is set, before a renewal. It returns nil to allow, an error that wraps ErrDenied to refuse, any other error when it cannot tell (which refuses too, for now).
 type Permission interface {
 	Allow(ctx context.Context, name string, client netip.Addr) error
 }

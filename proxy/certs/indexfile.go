@@ -239,7 +239,7 @@ func (f *indexShardFile) apply(changes map[string]*indexEntry) bool {
 func (f *indexShardFile) see(v *visits, now time.Time) bool {
 	changed := false
 	for name, e := range f.Names {
-		at, _ := v.last(name)
+		at, _ := v.last(subject(name))
 		if e.Gone.Seen == 0 {
 			at = max(at, now.Unix()) // we begin to look
 		}

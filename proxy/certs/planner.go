@@ -41,6 +41,7 @@ type planner struct {
 	told  chan struct{} // closed when the index was read for the first time: it knows all names
 
 	levels levels
+	visits *visits // may be nil
 
 	checks    checkHeap // see checks.go
 	checkWake chan struct{}
@@ -292,7 +293,7 @@ func (p *planner) next(now time.Time) (name string, wait time.Duration) {
 	defer p.mu.Unlock()
 	for len(p.due) > 0 && !p.due[0].due.After(now) {
 		it := heap.Pop(&p.due).(*planItem)
-		it.rank = it.urgency(now)
+		it.rank = p.urgency(it, now)
 		heap.Push(&p.ready, it)
 	}
 	switch {
@@ -304,8 +305,9 @@ func (p *planner) next(now time.Time) (name string, wait time.Duration) {
 	return "", p.due[0].due.Sub(now)
 }
 
-// urgency ranks those that are due together: what has no certificate or soon none first, then in the order of their times.
-func (it *planItem) urgency(now time.Time) uint64 {
+// urgency ranks those that are due together: what has no certificate or soon none first, then those that were visited last and most, then in the order of their
+// times. When a CA revokes many certificates, those that somebody sees are replaced first.
+func (p *planner) urgency(it *planItem, now time.Time) uint64 {
 	class := uint64(2)
 	switch left := it.ends.Sub(now); {
 	case it.ca == "":
@@ -313,7 +315,13 @@ func (it *planItem) urgency(now time.Time) uint64 {
 	case left < max(lastDay, scale(it.ends.Sub(it.issued), lifeForFailover)):
 		class = 0
 	}
-	return class<<62 | uint64(max(it.due.Unix(), 0))
+	seen, count := it.gone.Seen, 0
+	if p.visits != nil {
+		at, n := p.visits.last(subject(it.name))
+		seen, count = max(seen, at), n
+	}
+	hours := min(uint64(max(now.Unix()-seen, 0))/3600, 1<<20-1)
+	return class<<62 | hours<<42 | uint64(visitMost-min(count, visitMost))<<34 | uint64(max(it.due.Unix(), 0))&(1<<34-1)
 }
 
 // items returns a moment's view, for status.

@@ -386,7 +386,8 @@ func TestSimulation_AYearOfFiftyNames(t *testing.T) {
 }
 
 func TestSimulation_ManyNamesForAQuarter(t *testing.T) {
-	names := 2000
+	t.Parallel()
+	names := 1000
 	if testing.Short() {
 		names = 100
 	}
