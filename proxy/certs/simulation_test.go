@@ -120,7 +120,7 @@ func (w *simWorld) outage(ca string, now time.Time) bool {
 // bad reports whether the name's owner has broken something: for a day now and then, and only where certificates live long enough to bear it.
 func (w *simWorld) bad(name string, now time.Time) bool {
 	day := int(now.Sub(w.begin) / (24 * time.Hour))
-	return w.life(name) > 20*24*time.Hour && w.dice.fixed("bad", name) < 0.1 && w.dice.fixed("bad", name, strconv.Itoa(day)) < 0.2
+	return w.life(name) > 20*24*time.Hour && w.dice.fixed("bad", name) < 0.2 && w.dice.fixed("bad", name, strconv.Itoa(day)) < 0.5
 }
 
 func (w *simWorld) life(name string) time.Duration {
