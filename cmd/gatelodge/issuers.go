@@ -133,7 +133,7 @@ func (a *acmeIssuers) prepare(cfg *config.Config) (*issuerChange, error) {
 		}
 		ch.byName[ca.Name] = issuer
 		ch.order = append(ch.order, ca.Name)
-		ch.cas = append(ch.cas, certs.CA{Issuer: issuer, Names: ca.Names})
+		ch.cas = append(ch.cas, certs.CA{Issuer: issuer, Names: ca.Names, Unbudgeted: cfg.Unbudgeted(ca)})
 	}
 	return ch, errors.Join(errs...)
 }

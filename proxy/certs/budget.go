@@ -8,7 +8,7 @@ import (
 )
 
 // Budget bounds what the whole fleet orders, so that we stop before a CA says no. It is for the CAs that everybody shares: neither the internal CA nor one
-// with names of its own (CA.Names) counts. The zero value bounds nothing.
+// with names of its own (CA.Names), or that is Unbudgeted, counts. The zero value bounds nothing.
 //
 // New names count everywhere. The successor of a certificate counts as a renewal, in Orders alone: it is one more order of the account, but
 // no new name of its domain or tenant. It counts nowhere if the CA invited it: the order says what it replaces (RFC 9773 §5) and comes within the window that the CA
@@ -76,7 +76,7 @@ type charge struct {
 
 // charges are what an order for the target at the CA counts against, unless the CA invited it.
 func (r *rules) charges(t target, ca CA, renewal bool) []charge {
-	if ca.Internal || len(ca.Names) > 0 {
+	if ca.Internal || ca.Unbudgeted || len(ca.Names) > 0 {
 		return nil
 	}
 	b, name := r.Budget, ca.Issuer.Name()

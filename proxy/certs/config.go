@@ -152,6 +152,9 @@ type CA struct {
 	// Internal marks the internal CA: after the CAs with matching names, before the general ones, and only for its Names and for internal
 	// addresses (InternalAddress).
 	Internal bool
+
+	// Unbudgeted takes the CA out of Settings.Budget, all but Failures: it is nobody else's.
+	Unbudgeted bool
 }
 
 // Permission is the gate before a certificate for a name that no site lists. It is asked for names without a valid certificate, and, if

@@ -2,7 +2,9 @@ package config
 
 import (
 	"net/netip"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"gatelodge/proxy/hostname"
@@ -121,6 +123,28 @@ func (c *Config) IsInternal(host string) bool {
 		}
 	}
 	return matchAny(c.InternalNames(), host)
+}
+
+// Unbudgeted reports whether the CA is our own by its address (internal, private, loopback, or without a dot), and nobody wrote budgets for it: the defaults of
+// [issue.budget] are below the limits of the CAs that everybody shares, and would stop a private one that has none.
+func (c *Config) Unbudgeted(ca CA) bool {
+	written := Default().Issue.Budget
+	if written.InFlight = c.Issue.Budget.InFlight; written != c.Issue.Budget {
+		return false
+	}
+	for _, directory := range []string{ca.Directory, ca.DirectoryV1} {
+		u, err := url.Parse(directory)
+		if err != nil || directory != "" && !c.isOurs(u.Hostname()) {
+			return false
+		}
+	}
+	return true
+}
+
+// isOurs reports whether the host of a CA is one that nobody outside can reach.
+func (c *Config) isOurs(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return c.IsInternal(host) || err != nil && !strings.Contains(host, ".")
 }
 
 // Issuers returns the names of the CAs for a canonical host, in the order in which they are tried: the [[ca]] whose names match; else the
