@@ -84,13 +84,6 @@ func (x *members) owns(shard int) bool {
 
 func (x *members) dead() time.Duration { return scale(x.every, beatsDead) }
 
-// count returns how many processes share the work, ourselves included.
-func (x *members) count() int {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return max(len(x.seen), 1)
-}
-
 // beat tells the others that we live, until ctx ends, and then that we leave. It calls gained with the shards that became ours.
 func (x *members) beat(ctx context.Context, gained func(shards []int)) {
 	for ctx.Err() == nil {
