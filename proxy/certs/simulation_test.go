@@ -330,7 +330,8 @@ func (w *simWorld) report(seed string) {
 		}
 	}
 	for _, name := range w.all {
-		if _, issued := w.latest[name]; issued && !w.broken() {
+		// An answer that got lost at the end is fetched by the next process: the CA knows the request.
+		if end, issued := w.latest[name]; issued && !w.broken() && time.Since(end.Add(-w.life(name))) > 24*time.Hour {
 			if b := w.store.stored(name); b == nil {
 				w.violated("the certificate of %s was issued and is not stored", name)
 			}
