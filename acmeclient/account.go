@@ -296,7 +296,7 @@ func (c *Client) mayRegisterAgain(acct *account) error {
 func (c *Client) register(ctx context.Context, d dialect, acct *account, version storage.Version) (*account, error) {
 	again := acct.known(d.protocol())
 	next := *acct
-	next.Registered, next.Contact, next.Binding = time.Now().UTC(), c.cfg.Contact, c.cfg.EAB.KID
+	next.Contact, next.Binding = c.cfg.Contact, c.cfg.EAB.KID
 	version, err := c.storeAccount(ctx, &next, version)
 	if err != nil {
 		return nil, err
@@ -306,6 +306,7 @@ func (c *Client) register(ctx context.Context, d dialect, acct *account, version
 		return nil, err
 	}
 	next.accountRecord.register(d.protocol(), url, terms)
+	next.Registered = time.Now().UTC() // not before the CA has answered: one that failed did not lose the account once more
 	if _, err = c.storeAccount(ctx, &next, version); err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -76,10 +77,14 @@ func (a *attempt) mayPlace(ctx context.Context) (undo func(), err error) {
 	return undo, nil
 }
 
-// notPlaced reports whether there is no order for certain: the CA said so, or was not asked.
+// notPlaced reports whether there is no order for certain: the CA said so, or the request never left. An order during an outage costs its name and domain nothing.
 func notPlaced(err error) bool {
 	var p *Problem
-	return errors.As(err, &p) && (p.Status >= 400 || refusedHere(err))
+	if !errors.As(err, &p) {
+		return false
+	}
+	var dial *net.OpError
+	return p.Status >= 400 || refusedHere(err) || p.Op == opNonce || isTLS(err) || errors.As(err, &dial) && dial.Op == "dial"
 }
 
 // mended is what was tried already to get an order placed.

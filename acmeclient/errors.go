@@ -180,7 +180,10 @@ func (p *Problem) judgeRequest(ex *exchange, now time.Time) {
 		p.scope, p.Advice = ScopeAccount, "the CA no longer knows the account; it is registered again with the same key, once a day at most"
 	case "unauthorized":
 		p.scope, p.Advice = ScopeAccount, "the CA refuses the account; see whether it was deactivated"
-		if ex.endpoint == endpointRevoke {
+		switch ex.endpoint {
+		case endpointFinalize: // what the CA asked of the account, it has asked before; authorizations can end between
+			p.scope, p.Advice = ScopeName, "the authorizations have ended meanwhile; the next attempt places a new order"
+		case endpointRevoke:
 			p.Advice = "the certificate is not the account's; revoke it by its own key, or at the CA that issued it"
 		}
 	case "externalAccountRequired":

@@ -70,6 +70,7 @@ func TestRequestProblem_JudgesAsTheTable(t *testing.T) {
 		{"validation in an order", answered("", 400, acmeError("dns", "NXDOMAIN")), ScopeName, "", 0, "address records"},
 		{"profile", answered("", 400, acmeError("invalidProfile", "")), ScopeCA, "", 0, "profile"},
 		{"lost account", answered("", 400, acmeError("accountDoesNotExist", "")), ScopeAccount, "", 0, "same key"},
+		{"authorizations that ended before the CSR came", answered(endpointFinalize, 403, acmeError("unauthorized", "")), ScopeName, "", 0, "new order"},
 		{"deactivated account", answered("", 403, acmeError("unauthorized", "")), ScopeAccount, "", 0, "deactivated"},
 		{"binding", answered("", 400, acmeError("externalAccountRequired", "")), ScopeCA, "", actionPause, "binding"},
 		{"new terms", answered("", 403, acmeError("userActionRequired", ""), "Link", `</tos/2>;rel="terms-of-service"`), ScopeAccount, "", actionPause, "https://ca.test/tos/2"},

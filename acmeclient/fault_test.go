@@ -3,15 +3,19 @@ package acmeclient
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -356,6 +360,63 @@ func TestObtain_FinalizeThatFails(t *testing.T) {
 			t.Errorf("left behind: %v", left)
 		}
 	})
+	t.Run("authorizations ended before the CSR arrived", func(t *testing.T) {
+		c, p, _, _ := setup(t, pebbleOptions{})
+		p.fail(times(1, problemReply(pathFinalize, 403, "unauthorized", "authorizations for these identifiers are expired")))
+		r := newRequest(t, "www.example.test")
+		_, err := c.Obtain(t.Context(), r)
+		problemOf(t, err, ScopeName)
+		obtain(t, c, r)
+		if got := p.count("POST " + pathOrder); got != 2 {
+			t.Errorf("%d orders, wanted another one", got)
+		}
+	})
+}
+
+// TestObtain_GivesBackWhatAnOrderCostThatNeverLeft: in an outage, names are tried again and again, and budgets are to be there when it is over.
+func TestObtain_GivesBackWhatAnOrderCostThatNeverLeft(t *testing.T) {
+	abort := func(path string) func(*Client, *pebble) {
+		return func(_ *Client, p *pebble) { p.fail(cut(path)) }
+	}
+	for _, tt := range []struct {
+		name    string
+		nonces  bool // there are some from earlier answers
+		outage  func(*Client, *pebble)
+		refunds int
+	}{
+		{"no nonce", false, abort(pathNonce), 1},
+		{"no connection", true, func(c *Client, _ *pebble) {
+			c.wire.transport.CloseIdleConnections()
+			c.wire.transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
+				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+			}
+		}, 1},
+		{"no trust in the CA's certificate", true, func(c *Client, _ *pebble) {
+			c.wire.transport.CloseIdleConnections()
+			c.wire.transport.TLSClientConfig = &tls.Config{RootCAs: x509.NewCertPool()}
+		}, 1},
+		{"the answer was cut short", true, abort(pathOrder), 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, p, _, _ := setup(t, pebbleOptions{})
+			obtain(t, c, newRequest(t, "a.example.test"))
+			if !tt.nonces {
+				c.wire.nonces = noncePool{}
+			}
+			tt.outage(c, p)
+			paid, refunds := 0, 0
+			r := newRequest(t, "b.example.test")
+			r.Placing = func(context.Context, bool) (func(), error) {
+				paid++
+				return func() { refunds++ }, nil
+			}
+			_, err := c.Obtain(t.Context(), r)
+			problemOf(t, err, ScopeCA)
+			if paid != 1 || refunds != tt.refunds {
+				t.Errorf("paid %d times, refunded %d times, wanted %d: %v", paid, refunds, tt.refunds, err)
+			}
+		})
+	}
 }
 
 // TestObtain_IsContinuedByASuccessor: whatever the moment of the crash, one order.
@@ -526,6 +587,23 @@ func TestObtain_RegistersALostAccountAgainWithTheSameKeyOnceADay(t *testing.T) {
 	wg.Wait()
 	if now := c.accounts.get(); !sameKey(now.key, key) || now.URL == url {
 		t.Errorf("account was %s, is %s; same key: %v", url, now.URL, sameKey(now.key, key))
+	}
+}
+
+func TestObtain_RegistersALostAccountThoughTheCAFailedAtFirst(t *testing.T) {
+	c, p, n, store := setup(t, pebbleOptions{})
+	obtain(t, c, newRequest(t, "a.example.test"))
+	key := c.accounts.get().key
+	p.restart(t, n, pebbleOptions{})
+	age(t, c, store)
+	c = newClient(t, p, n, store)
+	p.fail(problemReply(pathAccount, 500, "serverInternal", "boom"))
+	_, err := c.Obtain(t.Context(), newRequest(t, "b.example.test"))
+	problemOf(t, err, ScopeCA)
+	p.fail()
+	obtain(t, c, newRequest(t, "b.example.test"))
+	if now := c.accounts.get(); !sameKey(now.key, key) || time.Since(now.Registered) > time.Hour {
+		t.Errorf("same key: %v, registered %s", sameKey(now.key, key), now.Registered)
 	}
 }
 

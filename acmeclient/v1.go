@@ -150,14 +150,13 @@ func (d *v1) nonce(ctx context.Context) (_ string, err error) {
 	if nonce, ok := pool.take(time.Now()); ok {
 		return nonce, nil
 	}
-	const op = "get a nonce"
 	for _, target := range []string{d.dir.url, d.dir.endpoints["new-reg"]} {
 		var ex *exchange
 		err = d.wire.retryQuickly(ctx, func() error {
 			ex = d.exchange(endpointNewNonce)
 			err := d.wire.do(ctx, ex, http.MethodHead, target, nil)
 			if err != nil || ex.status >= 500 {
-				return d.explain(op, ex, err)
+				return d.explain(opNonce, ex, err)
 			}
 			return nil
 		})
@@ -166,7 +165,7 @@ func (d *v1) nonce(ctx context.Context) (_ string, err error) {
 		case isBase64URL(ex.nonce):
 			return ex.nonce, nil
 		default:
-			err = d.explain(op, ex, errors.New("no usable Replay-Nonce"))
+			err = d.explain(opNonce, ex, errors.New("no usable Replay-Nonce"))
 		}
 	}
 	return "", err

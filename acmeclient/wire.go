@@ -203,6 +203,9 @@ func (w *wire) record(ex *exchange, resp *http.Response, body []byte) {
 	}
 }
 
+// opNonce is the operation without whose success no signed request is sent.
+const opNonce = "get a nonce"
+
 // nonce returns a nonce nobody else has: from the pool, or from the CA's newNonce (RFC 8555 §7.2).
 func (w *wire) nonce(ctx context.Context, newNonce string) (string, error) {
 	if n, ok := w.nonces.take(time.Now()); ok {
@@ -216,7 +219,7 @@ func (w *wire) nonce(ctx context.Context, newNonce string) (string, error) {
 			err = errors.New("no usable Replay-Nonce")
 		}
 		if err != nil {
-			return requestProblem(w.ca, "get a nonce", ex, err, time.Now())
+			return requestProblem(w.ca, opNonce, ex, err, time.Now())
 		}
 		nonce = ex.nonce
 		return nil
