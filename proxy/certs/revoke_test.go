@@ -244,12 +244,16 @@ func TestRevoke_IdleProcessesReadTheListWithTheirFirstHandshakeOnly(t *testing.T
 func TestRevoke_ByTheAccountElseByTheKey(t *testing.T) {
 	for _, c := range []struct {
 		why          string
+		reason       int
 		account, key error
 		done         bool
 	}{
-		{"by the account", nil, errors.New("must not be asked"), true},
-		{"by the key", &fakeFailure{scope: ScopeAccount}, nil, true},
-		{"neither", errors.New("503"), errors.New("503"), false},
+		{"by the account", ReasonUnspecified, nil, errors.New("must not be asked"), true},
+		{"by the key", ReasonUnspecified, &fakeFailure{scope: ScopeAccount}, nil, true},
+		{"neither", ReasonUnspecified, errors.New("503"), errors.New("503"), false},
+		{"compromised: by the key, so that the CA blocks it", ReasonKeyCompromise, errors.New("must not be asked"), nil, true},
+		{"compromised: by the account", ReasonKeyCompromise, nil, &fakeFailure{scope: ScopeAccount}, true},
+		{"compromised: neither", ReasonKeyCompromise, errors.New("503"), errors.New("503"), false},
 	} {
 		t.Run(c.why, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -257,13 +261,16 @@ func TestRevoke_ByTheAccountElseByTheKey(t *testing.T) {
 				h.open()
 				old := h.must("a.example.com")
 				ca.set(c.account, c.key)
-				if err := h.m.Revoke(t.Context(), "a.example.com", ReasonUnspecified); (err == nil) != c.done || errors.Is(err, ErrUnderWay) == c.done {
+				if err := h.m.Revoke(t.Context(), "a.example.com", c.reason); (err == nil) != c.done || errors.Is(err, ErrUnderWay) == c.done {
 					t.Fatal(err)
 				}
 				if h.must("a.example.com").Equal(old) {
 					t.Error("it is served")
 				}
 				if c.done {
+					if n := ca.attempts(); strings.Contains(fmt.Sprint(c.account, c.key), "must not") && n != 1 {
+						t.Errorf("asked %d times", n)
+					}
 					return
 				}
 				if r := h.m.Revocations()[0]; !r.Done.IsZero() || !strings.Contains(r.Problem, "503") {
@@ -277,7 +284,7 @@ func TestRevoke_ByTheAccountElseByTheKey(t *testing.T) {
 				ca.set(nil, nil)
 				h.open()
 				time.Sleep(time.Second)
-				if ca.reason(old) != ReasonUnspecified {
+				if ca.reason(old) != c.reason {
 					t.Error("not revoked after a restart")
 				}
 			})

@@ -196,7 +196,8 @@ func (w *withdrawal) replace(ctx context.Context) error {
 	return errors.New("replace the certificate: it could not be stored yet")
 }
 
-// revokeAtCA tells the CA: in the name of our account, else by the certificate's key.
+// revokeAtCA tells the CA: in the name of our account, else by the certificate's key. For a compromised key the order is the other way round: a CA blocks a key, for
+// everybody, when whoever asks has shown to hold it.
 func (w *withdrawal) revokeAtCA(ctx context.Context) error {
 	if time.Now().After(w.r.NotAfter) {
 		return nil // it has ended
@@ -219,12 +220,20 @@ func (w *withdrawal) revokeAtCA(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
 	defer cancel()
-	err := revoker.Revoke(ctx, chain, nil, w.r.Reason)
-	if err != nil && key != nil && retryOf(err).IsZero() {
-		w.log.Info("CA does not revoke for the account, trying the key of the certificate", zap.Error(err))
-		if byKey := revoker.Revoke(ctx, chain, key, w.r.Reason); byKey == nil {
-			return nil
-		}
+	if key == nil {
+		return revoker.Revoke(ctx, chain, nil, w.r.Reason)
 	}
-	return err
+	first, second := crypto.Signer(nil), key
+	if w.r.Reason == ReasonKeyCompromise {
+		first, second = key, nil
+	}
+	err := revoker.Revoke(ctx, chain, first, w.r.Reason)
+	if err == nil || !retryOf(err).IsZero() {
+		return err
+	}
+	w.log.Info("CA does not revoke, trying the other way", zap.Bool("by_account", first == nil), zap.Error(err))
+	if other := revoker.Revoke(ctx, chain, second, w.r.Reason); other != nil {
+		return errors.Join(err, other)
+	}
+	return nil
 }
