@@ -144,7 +144,7 @@ func (v *validator) cas() {
 			v.directory(ca.DirectoryV1, src.key("directory_v1"))
 		}
 		if (ca.EAB.KID.ref == "") != (ca.EAB.HMAC.ref == "") {
-			v.fault(src.key("eab"), `write { kid = "env:NAME", hmac = "env:NAME" }`, "an external account binding has both kid and hmac")
+			v.fault(src.key("eab"), `write { kid = "env:NAME", hmac = "env:NAME" }`, "an external account binding needs both kid and hmac")
 		}
 		for j, contact := range ca.Contact {
 			if u, err := url.Parse(contact); err != nil || u.Scheme == "" {
