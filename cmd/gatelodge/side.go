@@ -147,7 +147,7 @@ func (p *program) rollKeyOfCA(ctx context.Context, name string) (admin.CAStatus,
 func (p *program) lookAtCA(name string, look func(*acmeclient.Client) (acmeclient.Status, error)) (admin.CAStatus, error) {
 	issuer := p.issuers.get(name)
 	if issuer == nil {
-		return admin.CAStatus{}, fmt.Errorf("%w: no [[ca]] has the name %q", admin.ErrUnknownName, name)
+		return admin.CAStatus{}, fmt.Errorf("%w: no [[ca]] has the name %q", admin.ErrUnknownCA, name)
 	}
 	st, err := look(issuer.client)
 	return caToAdmin(st), err

@@ -18,6 +18,9 @@ import (
 // ErrUnknownName is returned (wrapped) for a certificate that nobody here knows.
 var ErrUnknownName = errors.New("no such certificate")
 
+// ErrUnknownCA is returned (wrapped) for a CA that is not configured.
+var ErrUnknownCA = errors.New("no such CA")
+
 // ErrGoesOn is returned by a Revoke that has begun, will end by itself, and takes longer than anybody waits.
 var ErrGoesOn = errors.New("it goes on in the background, also over a restart")
 
@@ -45,7 +48,7 @@ type Config struct {
 	Reload func(ctx context.Context) error
 
 	// CAs tells of the ACME CAs. Probe looks at one now, Reset forgets how its protocol was found and looks anew; both return what is known after that,
-	// an error if there is no such CA (wrapping ErrUnknownName) or the look was no good. RollKey gives its account another key. Nil: there are none.
+	// an error if there is no such CA (wrapping ErrUnknownCA) or the look was no good. RollKey gives its account another key. Nil: there are none.
 	CAs                   func() []CAStatus
 	Probe, Reset, RollKey func(ctx context.Context, name string) (CAStatus, error)
 

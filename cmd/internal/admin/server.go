@@ -129,7 +129,7 @@ func (s *Server) lookAt(w http.ResponseWriter, r *http.Request, look func(contex
 	defer cancel()
 	ca, err := look(ctx, r.PathValue("name"))
 	switch {
-	case errors.Is(err, ErrUnknownName):
+	case errors.Is(err, ErrUnknownCA):
 		s.refuse(w, http.StatusNotFound, err)
 	case err != nil:
 		s.refuse(w, http.StatusBadGateway, err)
