@@ -12,11 +12,10 @@ import (
 	"gatelodge/storage"
 )
 
-// The reasons that a subscriber gives for a revocation (RFC 5280 §5.3.1); CAs refuse others from us.
+// The reasons that every CA takes from a subscriber (RFC 5280 §5.3.1). Another would take the certificate away, and be refused by the CA until it has ended.
 const (
 	ReasonUnspecified          = 0
 	ReasonKeyCompromise        = 1
-	ReasonAffiliationChanged   = 3
 	ReasonSuperseded           = 4
 	ReasonCessationOfOperation = 5
 )
@@ -39,9 +38,9 @@ var (
 // It returns when the CAs have done it, or have failed to once, or when ctx ends; in the latter two cases with an error that wraps ErrUnderWay.
 func (m *Manager) Revoke(ctx context.Context, name string, reason int) error {
 	switch reason {
-	case ReasonUnspecified, ReasonKeyCompromise, ReasonAffiliationChanged, ReasonSuperseded, ReasonCessationOfOperation:
+	case ReasonUnspecified, ReasonKeyCompromise, ReasonSuperseded, ReasonCessationOfOperation:
 	default:
-		return fmt.Errorf("revoke %s: %d is no reason that CAs take from a subscriber: 0 unspecified, 1 key compromise, 3 affiliation changed, 4 superseded, 5 cessation of operation", name, reason)
+		return fmt.Errorf("revoke %s: %d is no reason that CAs take from a subscriber: 0 unspecified, 1 key compromise, 4 superseded, 5 cessation of operation", name, reason)
 	}
 	return m.withdraw(ctx, name, reason, false)
 }

@@ -292,6 +292,22 @@ func TestRevoke_ByTheAccountElseByTheKey(t *testing.T) {
 	}
 }
 
+func TestRevoke_ObeysTheRetryAfterOfEitherWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, ca := newRevoking(t)
+		h.open()
+		h.must("a.example.com")
+		ca.set(&fakeFailure{scope: ScopeAccount}, &fakeFailure{scope: ScopeCA, retryAt: time.Now().Add(5 * time.Hour)})
+		if err := h.m.Revoke(t.Context(), "a.example.com", ReasonUnspecified); !errors.Is(err, ErrUnderWay) {
+			t.Error(err)
+		}
+		time.Sleep(4 * time.Hour)
+		if n := ca.attempts(); n != 2 {
+			t.Errorf("asked %d times before the CA allows it again", n)
+		}
+	})
+}
+
 func TestRevoke_RefusesWhatItCannotDoAndChangesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, _ := newRevoking(t)
@@ -307,6 +323,7 @@ func TestRevoke_RefusesWhatItCannotDoAndChangesNothing(t *testing.T) {
 			is     error
 		}{
 			{"a.example.com", 2, "no reason", nil},
+			{"a.example.com", 3, "no reason", nil}, // affiliation changed: Let's Encrypt takes it from nobody
 			{"absent.example.com", 0, "no stored certificate", ErrNoCertificate},
 			{"b.wild.example.com", 0, "*.wild.example.com: name that", nil},
 			{"x.internal", 0, "does not revoke", ErrCannotRevoke},

@@ -233,7 +233,7 @@ func (w *withdrawal) revokeAtCA(ctx context.Context) error {
 	}
 	w.log.Info("CA does not revoke, trying the other way", zap.Bool("by_account", first == nil), zap.Error(err))
 	if other := revoker.Revoke(ctx, chain, second, w.r.Reason); other != nil {
-		return errors.Join(err, other)
+		return errors.Join(other, err) // the first has no Retry-After, the second may
 	}
 	return nil
 }
