@@ -128,3 +128,26 @@ func TestShutdown_SaysGoodbyeToWebSockets(t *testing.T) {
 		t.Errorf("the client answered, and still something was cut: %v", err)
 	}
 }
+
+// RFC 9110 §7.8: "recipients SHOULD use case-insensitive comparison when matching each protocol-name to supported protocols". Some clients write WebSocket.
+func TestShutdown_SaysGoodbyeToWebSocketsHoweverTheyAreWritten(t *testing.T) {
+	p := start(t, echoSocket)
+	c := p.Dial(proxytest.H1, "a.test")
+	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	br := bufio.NewReader(c)
+	if res, err := http.ReadResponse(br, nil); err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("%v, %v", res, err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		done <- p.Shutdown(ctx)
+	}()
+	frame := make([]byte, 4)
+	if _, err := io.ReadFull(br, frame); err != nil || string(frame) != "\x88\x02\x03\xe9" {
+		t.Errorf("the socket ended with %x, %v, want a Close frame with 1001", frame, err)
+	}
+	_ = c.Close()
+	<-done
+}

@@ -29,7 +29,7 @@ func (x *exchange) switchProtocols(res *http.Response) {
 		return
 	}
 	x.hijacked, x.status = true, http.StatusSwitchingProtocols
-	t := &tunnel{client: client, back: back, websocket: x.upgrade == "websocket"}
+	t := &tunnel{client: client, back: back, websocket: strings.EqualFold(x.upgrade, "websocket")} // RFC 9110 §7.8: names of protocols are compared without case
 	defer func() { _ = t.Close() }()
 	if !x.srv.tunnels.add(t, x.carrier()) {
 		x.abort(errDraining)
