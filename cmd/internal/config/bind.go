@@ -238,6 +238,7 @@ func prepare(v reflect.Value) {
 }
 
 func (b *binder) wrongType(at spot, want reflect.Type, raw any) {
+	b.file.slip(at.path)
 	hint := ""
 	if secretType(want) {
 		b.hide(at)
@@ -264,7 +265,11 @@ func (b *binder) unknownKey(at spot, key string, t reflect.Type) {
 	if at.path != "" {
 		where = " in " + headerOf(at)
 	}
-	b.faultAtKey(here, fmt.Sprintf("unknown key %q%s", clip(key), where), oneKey(key, names))
+	hint := oneKey(key, names)
+	if _, of := fieldsOf(reflect.TypeFor[Route]())[key]; of && t == reflect.TypeFor[Site]() {
+		hint = fmt.Sprintf("`%s` is for a part of a site: write it in a [[site.route]], for all of it with match = { path = [\"/*\"] }", key)
+	}
+	b.faultAtKey(here, fmt.Sprintf("unknown key %q%s", clip(key), where), hint)
 }
 
 // hide keeps the value at the spot out of all faults of this file.

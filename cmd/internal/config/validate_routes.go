@@ -20,12 +20,21 @@ func (v *validator) routes(s *Site, src *source) {
 		p := r.policies()
 		v.policies(&p, at)
 		for k := range i {
+			before := src.key("route").elem(k)
+			if unread(at.key("match")) || unread(before.key("match")) {
+				continue // what it would have said is not known
+			}
 			if s.Routes[k].Match.rule().Covers(r.Match.rule()) {
-				v.fault(at.key("match"), "move it in front of that one, or leave it out", "no request gets to this route: the one at %s takes them all", src.key("route").elem(k).place())
+				v.fault(at.key("match"), "move it in front of that one, or leave it out", "no request gets to this route: the one at %s takes them all", before.place())
 				break
 			}
 		}
 	}
+}
+
+// unread reports whether a part of the match was written in a way that could not be read, which was reported.
+func unread(match *source) bool {
+	return match.slipped() || match.key("path").slipped() || match.key("methods").slipped()
 }
 
 func (m *Match) rule() rule.Match { return rule.Match{Paths: m.Path, Methods: m.Methods} }

@@ -109,7 +109,7 @@ func (v *validator) passthrough(s *Site, src *source) {
 func (v *validator) siteTarget(s *Site, at *source) {
 	asked := s.OnDemand && v.c.OnDemand.Ask != "" // then the answer may say where
 	if (s.To == Target{}) && len(s.Routes) == 0 && !asked {
-		v.fault(at, `write to = "http://127.0.0.1:3000"`, "the [[site]] has no `to`")
+		v.fault(at, `write to = "http://127.0.0.1:3000", or a [[site.route]]`, "the [[site]] has no `to`")
 	}
 	v.namedUpstream(s.To, at)
 }
