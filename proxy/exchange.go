@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
@@ -183,5 +184,8 @@ func (x *exchange) end() {
 
 // abort cuts the answer where it is, visibly.
 func (x *exchange) abort(err error) {
+	if x.srv.cutting.Load() && errors.Is(err, upstream.ErrCanceled) {
+		err = errDraining // the client did not leave: we closed its connection
+	}
 	x.err, x.abandoned = err, true
 }

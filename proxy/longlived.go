@@ -54,6 +54,8 @@ var errReplaced = errors.New("the configuration that it began under is gone for 
 
 // outlived reports whether the answer, which is still on its way, has gone on for longer than it may after a reload that changed where it comes from. It
 // is asked for each piece.
+//
+// BUG: a stream in which nothing comes is not asked, and goes on until something does.
 func (x *exchange) outlived() bool {
 	now := x.srv.state.Load()
 	if now == x.state || now.LongLived == 0 {

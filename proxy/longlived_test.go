@@ -151,3 +151,26 @@ func TestShutdown_SaysGoodbyeToWebSocketsHoweverTheyAreWritten(t *testing.T) {
 	_ = c.Close()
 	<-done
 }
+
+func TestShutdown_DoesNotSayThatTheClientLeftWhenItCutsAStream(t *testing.T) {
+	p := start(t, func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	res, err := p.Client(proxytest.H2).Get(proxytest.H2.URL("a.test", "/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.Shutdown(ctx); err == nil {
+		t.Error("Shutdown does not say that it cut something")
+	}
+	if err := p.Wait(); err != nil {
+		t.Errorf("Serve = %v", err)
+	}
+	if m := p.Access.All()[0].ContextMap(); m["cut"] != true || m["error"] != "shutting down" {
+		t.Errorf("log = %v", m)
+	}
+}

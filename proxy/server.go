@@ -36,6 +36,7 @@ type Server struct {
 	handshaking         context.Context // child of ctx that ends when Shutdown begins
 	draining, drained   chan struct{}   // closed when Shutdown begins, and when it has nothing left to wait for
 	drainOnce, doneOnce sync.Once
+	cutting             atomic.Bool // closeNow has begun: it is us who end what ends now
 
 	handshakeRate        clientRate
 	handshakes, requests tracker
@@ -169,6 +170,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 // closeNow ends everything that is still under way.
 func (s *Server) closeNow() {
+	s.cutting.Store(true)
 	s.closeListeners()
 	_ = s.h1.Close()
 	_ = s.h2.Close()
