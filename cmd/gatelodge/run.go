@@ -116,12 +116,19 @@ func serveUntilSignal(ctx context.Context, cfg *config.Config, load func() (*con
 // errStopped is the cause of an end that was asked for.
 var errStopped = errors.New("stopped by a signal")
 
+// reloadOrSay reloads, and logs why not. Who asked over the admin socket has the error too, but seldom is the one who reads the log.
+func (p *program) reloadOrSay() error {
+	err := p.reload()
+	if err != nil {
+		p.log.Error("configuration not reloaded, the old one stays", zap.Error(err))
+	}
+	return err
+}
+
 func (p *program) onSignal(s os.Signal, stop context.CancelCauseFunc) {
 	switch s {
 	case syscall.SIGHUP:
-		if err := p.reload(); err != nil {
-			p.log.Error("configuration not reloaded, the old one stays", zap.Error(err))
-		}
+		_ = p.reloadOrSay()
 	case syscall.SIGUSR1:
 		if err := p.access.Reopen(); err != nil {
 			p.log.Error("access log not reopened", zap.Error(err))

@@ -62,7 +62,7 @@ func (p *program) startSide() (_ *side, err error) {
 			Retry:  p.retry,
 			Revoke: p.revoke,
 			Config: p.cfg.Load,
-			Reload: func(context.Context) error { return p.reload() },
+			Reload: func(context.Context) error { return p.reloadOrSay() },
 			CAs:    p.caStatuses, Probe: p.probeCA, Reset: p.resetCA, RollKey: p.rollKeyOfCA,
 			Upstreams: p.upstreamStatuses,
 			Logger:    p.log,
