@@ -135,6 +135,32 @@ func TestProgram_RenewsBeforeTheEndAndServesTheOldOneUntilThen(t *testing.T) {
 	}
 }
 
+// The same URL turns from v1 to v2, as Let's Encrypt's never did but private CAs do: the next renewal uses it, with the same account.
+func TestProgram_RenewsOverV2WhatV1Issued(t *testing.T) {
+	l := newLodge(t, devca.Config{Lifetime: 30 * time.Second, Protocols: devca.ProtocolsV1})
+	l.configure(l.ca.DirectoryURL(), "")
+	l.start()
+	first, err := l.handshake("moved.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := l.ca.Stats(); n.Requests["new-cert"] == 0 || n.Requests["newOrder"] != 0 {
+		t.Fatalf("the first certificate did not come over v1: %v", n.Requests)
+	}
+	l.ca.Upgrade()
+	if _, err := l.program.probeCA(t.Context(), "test"); err != nil {
+		t.Fatal(err)
+	}
+	v1 := l.ca.Stats().Requests["new-cert"]
+	eventually(t, "the certificate is renewed", func() bool {
+		leaf, err := l.handshake("moved.test")
+		return err == nil && leaf.SerialNumber.Cmp(first.SerialNumber) != 0
+	})
+	if n := l.ca.Stats(); n.Requests["newOrder"] == 0 || n.Requests["new-cert"] != v1 || n.Accounts != 1 {
+		t.Errorf("%d accounts, requests %v; want a renewal over v2 by the same account", n.Accounts, n.Requests)
+	}
+}
+
 func TestProgram_KeepsTheOldConfigurationWhenTheNewOneIsBad(t *testing.T) {
 	l := newLodge(t, devca.Config{})
 	l.configure(l.ca.DirectoryURL(), "")
