@@ -126,6 +126,9 @@ func (a *acmeIssuers) prepare(cfg *config.Config) (*issuerChange, error) {
 	}
 	var errs []error
 	for _, ca := range cfg.CAs {
+		if cfg.Idle(ca) {
+			continue
+		}
 		issuer, err := a.open(ca, cfg.Issue, ch.dns)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("ca %q: %w", ca.Name, err))

@@ -118,6 +118,12 @@ func (f *Forward) ask(r *http.Request) (*http.Response, error) {
 			delete(h, name)
 		}
 	}
+	for name := range h {
+		// The server must not be told who asks by the client itself, in the fields that it decides; credentials are what the question is about.
+		if name != "Authorization" && name != "Cookie" && slices.ContainsFunc(f.copied, func(copied string) bool { return sameField(name, copied) }) {
+			delete(h, name)
+		}
+	}
 	h["X-Forwarded-Method"] = []string{r.Method}
 	h["X-Forwarded-Uri"] = []string{targetOf(r)}
 	question := (&http.Request{Method: http.MethodGet, URL: f.url, Host: f.url.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)

@@ -89,7 +89,7 @@ func TestForward_AsksWithTheRequestsOwnHeaderAndNoBody(t *testing.T) {
 	}, nil)
 	s := serve(t, f, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
 	r, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/a%2Fb?c=d", strings.NewReader("the body"))
-	for _, f := range []string{"Cookie: session=1", "Accept: text/html", "Content-Type: text/plain", "If-None-Match: \"x\"", "Range: bytes=0-1", "X-Forwarded-Method: DELETE", "X-Forwarded-Uri: /open"} {
+	for _, f := range []string{"Cookie: session=1", "Accept: text/html", "Content-Type: text/plain", "If-None-Match: \"x\"", "Range: bytes=0-1", "X-Forwarded-Method: DELETE", "X-Forwarded-Uri: /open", "Remote-User: root", "Remote_User: root"} {
 		name, value, _ := strings.Cut(f, ": ")
 		r.Header.Set(name, value)
 	}
@@ -108,7 +108,7 @@ func TestForward_AsksWithTheRequestsOwnHeaderAndNoBody(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"X-Forwarded-Method": "POST", "X-Forwarded-Uri": "/a%2Fb?c=d", "X-Forwarded-Host": s.Listener.Addr().String(), "Cookie": "session=1", "Accept": "text/html",
-		"Content-Type": "", "If-None-Match": "", "Range": "", "Accept-Encoding": "",
+		"Remote-User": "", "Remote_User": "", "Content-Type": "", "If-None-Match": "", "Range": "", "Accept-Encoding": "",
 	} {
 		if got := strings.Join(q.Header[name], "|"); got != want && name != "Accept-Encoding" {
 			t.Errorf("asked with %s: %q, want %q", name, got, want)

@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -123,6 +124,24 @@ func (c *Config) IsInternal(host string) bool {
 		}
 	}
 	return matchAny(c.InternalNames(), host)
+}
+
+// Idle reports whether the CA is the one of those who name none, and nothing here could come from it: then nobody should hear of us.
+func (c *Config) Idle(ca CA) bool {
+	if !reflect.DeepEqual([]CA{ca}, Default().CAs) {
+		return false
+	}
+	for _, site := range c.Resolve() {
+		if site.Passthrough != "" || site.CertFile != "" {
+			continue
+		}
+		for _, host := range site.Hosts {
+			if site.OnDemand || slices.Contains(c.Issuers(host, site.CAs), ca.Name) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // Unbudgeted reports whether the CA is our own by its address (internal, private, loopback, or without a dot), and nobody wrote budgets for it: the defaults of
