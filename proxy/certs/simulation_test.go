@@ -370,11 +370,11 @@ func simNumber(env string, usual int) int {
 
 func TestSimulation_AYearOfFiftyNames(t *testing.T) {
 	const day = 24 * time.Hour
-	days := 365
+	days, seeds := 365, 2
 	if testing.Short() {
-		days = 60 // for the race detector
+		days, seeds = 20, 1 // for the race detector
 	}
-	for _, seed := range simSeeds(2) {
+	for _, seed := range simSeeds(seeds) {
 		t.Run("seed "+seed, func(t *testing.T) {
 			t.Parallel()
 			simulate(t, seed, simPlan{
@@ -388,9 +388,9 @@ func TestSimulation_AYearOfFiftyNames(t *testing.T) {
 
 func TestSimulation_ManyNamesForAQuarter(t *testing.T) {
 	t.Parallel()
-	names := 1000
+	names, days := 1000, 90
 	if testing.Short() {
-		names = 100
+		names, days = 100, 10
 	}
 	if os.Getenv("FULL") != "" {
 		names = 50000
@@ -398,7 +398,7 @@ func TestSimulation_ManyNamesForAQuarter(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, seed := range simSeeds(1)[:1] {
 		simulate(t, seed, simPlan{
-			names: simNumber("SIM_NAMES", names), nodes: 3, days: simNumber("SIM_DAYS", 90), beat: time.Duration(simNumber("SIM_BEAT", 600)) * time.Second, step: 6 * time.Hour, retry: 24 * time.Hour, visits: 200, memory: 1 << 20,
+			names: simNumber("SIM_NAMES", names), nodes: 3, days: simNumber("SIM_DAYS", days), beat: time.Duration(simNumber("SIM_BEAT", 600)) * time.Second, step: 6 * time.Hour, retry: 24 * time.Hour, visits: 200, memory: 1 << 20,
 			lives: []time.Duration{90 * day}, orders: Limit{},
 		})
 	}
