@@ -37,7 +37,7 @@ func startRaw(t *testing.T, answer func(net.Conn, string, *bufio.Reader)) (*prox
 // eventually waits until ok holds.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !ok(); {
+	for end := time.Now().Add(30 * time.Second); !ok(); {
 		if time.Now().After(end) {
 			t.Fatal("never: " + what)
 		}

@@ -8,54 +8,66 @@ import (
 	"time"
 )
 
+// asks makes somebody ask so often, at that pause.
+func (r *readiness) asks(from string, times int, pause time.Duration) {
+	for range times {
+		_ = r.check(from)
+		time.Sleep(pause)
+	}
+}
+
 func TestReadiness_WaitsUntilEveryBalancerHasHeardNo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r readiness
-		if r.check("10.0.0.1") != nil || r.check("10.0.0.2") != nil {
-			t.Fatal("not ready")
-		}
-		ctx, stop := context.WithCancel(t.Context())
 		var balancers sync.WaitGroup
-		balancers.Go(func() { // one asks every second, the other every two
-			for i := 1; ctx.Err() == nil; i++ {
-				time.Sleep(time.Second)
-				_ = r.check("10.0.0.1")
-				if i%2 == 0 {
-					_ = r.check("10.0.0.2")
-				}
-			}
-		})
+		balancers.Go(func() { r.asks("10.0.0.1", 40, time.Second) })
+		balancers.Go(func() { r.asks("10.0.0.2", 20, 2*time.Second) })
+		time.Sleep(10*time.Second + time.Millisecond)
 		begin := time.Now()
 		r.leave(t.Context(), 20*time.Second)
-		if took := time.Since(begin); took != 6*time.Second {
-			t.Errorf("left after %v, want 6 s: three answers to the slower one", took)
+		if took := time.Since(begin); took < 5*time.Second || took > 7*time.Second {
+			t.Errorf("left after %v, want three answers to the slower one", took)
 		}
 		if r.check("10.0.0.3") == nil {
 			t.Error("ready while draining")
 		}
-		stop()
 		balancers.Wait()
 	})
 }
 
 func TestReadiness_WaitsForNobodyWhereNobodyAsks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var r readiness
-		_ = r.check("10.0.0.1")
-		time.Sleep(2 * askerAge) // who asked once is no balancer
-		begin := time.Now()
-		r.leave(t.Context(), 20*time.Second)
-		if took := time.Since(begin); took != 0 {
-			t.Errorf("waited %v for nobody", took)
-		}
-	})
+	for what, before := range map[string]func(r *readiness){
+		"nobody asked":                   func(*readiness) {},
+		"somebody asked once":            func(r *readiness) { _ = r.check("10.0.0.1") },
+		"a script waited for the start":  func(r *readiness) { r.asks("10.0.0.1", 30, 100*time.Millisecond); time.Sleep(5 * time.Second) },
+		"a balancer went away some time": func(r *readiness) { r.asks("10.0.0.1", 30, 2*time.Second); time.Sleep(10 * time.Second) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var r readiness
+				before(&r)
+				begin := time.Now()
+				r.leave(t.Context(), 20*time.Second)
+				if took := time.Since(begin); took != 0 {
+					t.Errorf("waited %v for nobody", took)
+				}
+			})
+		})
+	}
 }
 
-func TestReadiness_LeavesAtItsLimitAndWhenItIsToldTo(t *testing.T) {
+func TestReadiness_LeavesWhenTheBalancerAsksNoMoreAndAtItsLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r readiness
-		_ = r.check("10.0.0.1") // and never again
+		r.asks("10.0.0.1", 10, time.Second) // and never again
 		begin := time.Now()
+		r.leave(t.Context(), 20*time.Second)
+		if took := time.Since(begin); took > missedToGo*time.Second {
+			t.Errorf("left after %v, want to have noticed that nobody asks any more", took)
+		}
+		r = readiness{}
+		r.asks("10.0.0.1", 3, 30*time.Second)
+		begin = time.Now()
 		r.leave(t.Context(), 5*time.Second)
 		if took := time.Since(begin); took != 5*time.Second {
 			t.Errorf("left after %v, want 5 s", took)
