@@ -74,7 +74,9 @@ func TestAbandon_APermissionThatCannotTellChangesNothing(t *testing.T) {
 		h.set.Abandon = Abandon{Denied: 7 * day}
 		h.open()
 		h.must("a.example.com")
+		h.gate.mu.Lock()
 		h.gate.allow = func(string) error { return errGateDown }
+		h.gate.mu.Unlock()
 		time.Sleep(80 * day)
 		h.wantIssued("a.example.com", 2)
 	})

@@ -42,11 +42,11 @@ type simulation struct {
 
 // A failing seed becomes a row here.
 func TestManager_MonthsOfAccidents(t *testing.T) {
-	days := 30
+	days, seeds := 30, uint64(2)
 	if testing.Short() {
-		days = 10
+		days, seeds = 5, 1 // for the race detector
 	}
-	for seed := range uint64(2) {
+	for seed := range seeds {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
