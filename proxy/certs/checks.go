@@ -161,30 +161,3 @@ func (p *planner) size() int {
 	defer p.mu.Unlock()
 	return len(p.items)
 }
-
-// checkHeap implements heap.Interface.
-type checkHeap []*planItem
-
-func (h checkHeap) Len() int           { return len(h) }
-func (h checkHeap) Less(i, j int) bool { return h[i].check.Before(h[j].check) }
-func (h checkHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].checkPos, h[j].checkPos = i, j
-}
-
-// Push implements heap.Interface.
-func (h *checkHeap) Push(x any) {
-	it := x.(*planItem)
-	it.checkPos = len(*h)
-	*h = append(*h, it)
-}
-
-// Pop implements heap.Interface.
-func (h *checkHeap) Pop() any {
-	old := *h
-	it := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	it.checkPos = -1
-	return it
-}
