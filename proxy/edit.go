@@ -132,7 +132,7 @@ func (x *exchange) mayTrail(name string) bool {
 // decides reports whether site, route or a policy has a say about the field of a request.
 func (x *exchange) decides(name string) bool {
 	for _, own := range x.owned {
-		if sameVariable(name, own) {
+		if rule.SameVariable(name, own) {
 			return true
 		}
 	}

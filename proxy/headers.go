@@ -46,7 +46,7 @@ func isAlias(name string) bool {
 		switch c := name[i]; {
 		case c == '_':
 			return true
-		case foldVariable(c) == '-' && c != '-':
+		case rule.FoldVariable(c) == '-' && c != '-':
 			odd = true
 		}
 	}
@@ -55,34 +55,10 @@ func isAlias(name string) bool {
 	}
 	plain := []byte(name)
 	for i, c := range plain {
-		plain[i] = foldVariable(c)
+		plain[i] = rule.FoldVariable(c)
 	}
 	usual := textproto.CanonicalMIMEHeaderKey(string(plain))
 	return isProxyField(usual) || ownsRequestField(usual)
-}
-
-// sameVariable reports whether such an application could take one name for the other.
-func sameVariable(a, b string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range len(a) {
-		if foldVariable(a[i]) != foldVariable(b[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-// foldVariable maps the bytes that cannot be told apart in the name of a variable to one.
-func foldVariable(c byte) byte {
-	switch {
-	case 'A' <= c && c <= 'Z':
-		return c | 0x20
-	case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
-		return c
-	}
-	return '-'
 }
 
 // isProxyField reports whether only a proxy has a reason to send the field.

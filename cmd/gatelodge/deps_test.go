@@ -25,7 +25,7 @@ func importRules() []rule {
 		{"gatelodge/acmeclient", []string{"gatelodge/storage"}, "a library of its own that another program could import"},
 		{"gatelodge/proxy/hostname", nil, "the leaf that decides what is the same host"},
 		{"gatelodge/proxy/rule", nil, "the leaf that decides what the rules of a route mean"},
-		{"gatelodge/proxy/policy", nil, "what stands between anybody's requests and what it protects can be read and tested by itself"},
+		{"gatelodge/proxy/policy", []string{"gatelodge/proxy/rule"}, "what stands between anybody's requests and what it protects can be read and tested by itself"},
 		{"gatelodge/proxy/upstream", nil, "no routing in it, and a request must not be able to reach an account key"},
 		{"gatelodge/proxy/certs/...", []string{"gatelodge/storage", "gatelodge/proxy/certs", "gatelodge/proxy/hostname"}, "issuers only through its own interface of standard types"},
 		{"gatelodge/proxy/...", []string{"gatelodge/proxy", "gatelodge/proxy/upstream", "gatelodge/proxy/hostname", "gatelodge/proxy/rule", "gatelodge/proxy/proxytest"}, "a request must not be able to reach an account key"},

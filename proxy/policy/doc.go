@@ -13,6 +13,6 @@
 // # Why a room of its own
 //
 // The proxy reads requests that anybody can write, and a policy is what stands between those requests and what it protects. In a room that imports neither the
-// proxy nor anything else of ours a policy can be read, tested and replaced by itself, and no convenience of the proxy's insides can become part
+// proxy nor anything else of ours but the leaf rule a policy can be read, tested and replaced by itself, and no convenience of the proxy's insides can become part
 // of a security decision.
 package policy

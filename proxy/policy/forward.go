@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"gatelodge/proxy/rule"
 )
 
 // ForwardConfig asks another server about each request.
@@ -120,7 +122,7 @@ func (f *Forward) ask(r *http.Request) (*http.Response, error) {
 	}
 	for name := range h {
 		// The server must not be told who asks by the client itself, in the fields that it decides; credentials are what the question is about.
-		if name != "Authorization" && name != "Cookie" && slices.ContainsFunc(f.copied, func(copied string) bool { return sameField(name, copied) }) {
+		if name != "Authorization" && name != "Cookie" && slices.ContainsFunc(f.copied, func(copied string) bool { return rule.SameVariable(name, copied) }) {
 			delete(h, name)
 		}
 	}
@@ -162,7 +164,7 @@ func (f *Forward) introduce(r *http.Request, answer http.Header) {
 	}
 	for name := range r.Header {
 		for _, copied := range f.copied {
-			if sameField(name, copied) {
+			if rule.SameVariable(name, copied) {
 				delete(r.Header, name)
 			}
 		}
@@ -172,30 +174,6 @@ func (f *Forward) introduce(r *http.Request, answer http.Header) {
 			r.Header[name] = slices.Clone(v)
 		}
 	}
-}
-
-// sameField reports whether an application that turns names into variables (CGI, WSGI, PHP) could take a for b: Remote_User for Remote-User.
-func sameField(a, b string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range len(a) {
-		if fold(a[i]) != fold(b[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-// fold maps what such applications do not tell apart to one byte.
-func fold(c byte) byte {
-	switch {
-	case 'A' <= c && c <= 'Z':
-		return c | 0x20
-	case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
-		return c
-	}
-	return '-'
 }
 
 // pass gives the answer to the client.

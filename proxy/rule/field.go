@@ -82,3 +82,27 @@ func isToken(s string) bool {
 	}
 	return s != ""
 }
+
+// SameVariable reports whether an application that turns names of fields into variables (CGI, WSGI, PHP) could take a for b: Remote_User for Remote-User.
+func SameVariable(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if FoldVariable(a[i]) != FoldVariable(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// FoldVariable maps the bytes that such applications do not tell apart to one: letters lose their case, and what is neither letter nor digit is "-".
+func FoldVariable(c byte) byte {
+	switch {
+	case 'A' <= c && c <= 'Z':
+		return c | 0x20
+	case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		return c
+	}
+	return '-'
+}
