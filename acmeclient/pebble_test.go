@@ -14,9 +14,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -252,13 +255,22 @@ func listen(t testing.TB) net.Listener {
 	return l
 }
 
-// freePort returns an address for a server that takes no listener.
+// freePort returns an address for a server that takes no listener. Its port is below those that the system gives to connections (32768 on Linux), so that none of
+// them takes it meanwhile, and no other test of this process gets it.
 func freePort(t testing.TB) string {
 	t.Helper()
-	l := listen(t)
-	defer l.Close()
-	return l.Addr().String()
+	for range 1000 {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+(os.Getpid()*61+int(portsGiven.Add(1)))%22000))
+		if l, err := net.Listen("tcp", addr); err == nil {
+			_ = l.Close()
+			return addr
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
+
+var portsGiven atomic.Int64
 
 // awaitTCP waits until somebody listens.
 func awaitTCP(t testing.TB, addr string) {

@@ -13,7 +13,9 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -179,16 +181,40 @@ func statusError(status int) error {
 // orders returns how many orders the CA saw for a name.
 func (l *lodge) orders(name string) int { return l.ca.Stats().Orders[name] }
 
-func freeAddr(t *testing.T) string {
+func freeAddr(t testing.TB) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := unusedAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = ln.Close() }) // a second Close is harmless
-	defer ln.Close()
-	return ln.Addr().String()
+	return addr
 }
+
+// unusedAddr returns an address on loopback for a server that listens later, and maybe again. Its port is below those that the system gives to connections
+// (32768 on Linux): nothing that happens between now and then takes it by chance.
+func unusedAddr() (string, error) {
+	for range 1000 {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(portFrom+int(ports.Add(1))%portCount))
+		ln, err := net.Listen("tcp", addr)
+		if err != nil {
+			continue
+		}
+		return addr, ln.Close()
+	}
+	return "", errors.New("no port is free")
+}
+
+const (
+	portFrom  = 10000
+	portCount = 22000
+)
+
+// ports counts up, so that no address is given twice, from a place of this process's own: the tests of other packages run beside us.
+var ports = func() *atomic.Int64 {
+	n := new(atomic.Int64)
+	n.Store(int64(os.Getpid()) * 61 % portCount)
+	return n
+}()
 
 // eventually waits for a state that comes by itself, for at most a minute.
 func eventually(t *testing.T, what string, ok func() bool) {

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -56,11 +55,10 @@ func TestScripts(t *testing.T) {
 // freePort VAR...: sets each variable to an address on loopback that nobody listens on.
 func freePort(ts *testscript.TestScript, _ bool, args []string) {
 	for _, name := range args {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		addr, err := unusedAddr()
 		ts.Check(err)
-		ts.Setenv(name, ln.Addr().String())
-		ts.Setenv(name+"_PORT", strconv.Itoa(ln.Addr().(*net.TCPAddr).Port))
-		defer ln.Close()
+		ts.Setenv(name, addr)
+		ts.Setenv(name+"_PORT", addr[strings.LastIndexByte(addr, ':')+1:])
 	}
 }
 
