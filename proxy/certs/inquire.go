@@ -73,6 +73,10 @@ func (m *Manager) seek(ctx context.Context, r *rules, t target, client netip.Add
 	if err != nil {
 		return nil, "failed", err
 	}
+	defer m.patient.Add(-1)
+	if m.patient.Add(1) > maxPatient {
+		return nil, "failed", errBusy
+	}
 	if cert, err = m.queue.wait(ctx, round); err != nil {
 		return nil, "failed", err
 	}
@@ -85,6 +89,12 @@ func (m *Manager) inquire(ctx context.Context, r *rules, t target, client netip.
 		return m.act(t, v, nil, err)
 	}
 	known := m.knownName(r, t)
+	if !known {
+		defer m.patient.Add(-1)
+		if m.patient.Add(1) > maxPatient {
+			return finding{}, errBusy
+		}
+	}
 	q := &m.inquiries
 	q.mu.Lock()
 	f := q.m[t.name]

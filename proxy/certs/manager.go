@@ -47,7 +47,8 @@ type Manager struct {
 	informants  informants
 	revocations *revocations
 
-	cold atomic.Int64 // handshakes under way that are not warm
+	cold    atomic.Int64 // handshakes under way that are not warm
+	patient atomic.Int64 // of them, those that wait for permission or an order
 
 	mu     sync.Mutex      // guards what follows, and that no work begins once Close waits
 	ctx    context.Context // of all work; nil before Start

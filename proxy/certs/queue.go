@@ -21,6 +21,7 @@ const (
 	maxOrders      = 20000 // names that wait for a certificate, a few hundred bytes each
 	maxPerName     = 4096  // handshakes that wait for one name
 	maxWaiting     = 16384 // handshakes that are not warm, all together
+	maxPatient     = 12288 // of them, those that wait for permission or an order: some places stay free for names whose certificate lies in storage
 	backlog        = 4     // renewals that are queued for each of the Settings.InFlight places
 	urgentPlaces   = 8     // for orders that replace a key that others know, beyond Settings.InFlight
 	blameForName   = 3     // times that a name may open a circuit that others close
