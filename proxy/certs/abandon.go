@@ -118,8 +118,8 @@ func (m *Manager) failsTooLong(r *rules, it planItem, now time.Time) bool {
 func (p *planner) setGone(name string, g farewell) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if it := p.items[name]; it != nil {
-		it.gone = g
+	if _, it := p.knownLocked(name); it != nil {
+		it.leave(g)
 	}
 }
 

@@ -1,53 +1,56 @@
 package certs
 
 import (
-	"container/heap"
 	"context"
 	"time"
 )
 
 // This file is the planner's second calendar: when the CA of each certificate is to be asked about its renewal.
 
-// watch begins to ask about a certificate that was not watched, at the given time first. What was known of another one of the name is forgotten.
+// watch begins to ask about a certificate that was not watched, at the given time first.
 func (p *planner) watch(name string, leaf leafID, first time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	it := p.itemLocked(name)
-	if it.said == nil || it.said.Leaf != leaf {
-		it.said, it.misses = &suggestion{Leaf: leaf}, 0
-		p.checkLocked(it, first)
+	if id, it := p.knownLocked(name); it != nil && it.leaf == leaf && !it.watched {
+		p.watchLocked(id, first)
 	}
+}
+
+func (p *planner) watchLocked(id itemID, first time.Time) {
+	it := p.items.at(id)
+	it.watched, it.misses = true, 0
+	p.checkLocked(id, first)
 }
 
 // learn takes over what is newer than what was known, and reports whether the time to renew is another one now.
 func (p *planner) learn(name string, s suggestion) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	it := p.items[name]
-	if it == nil || it.leaf != 0 && it.leaf != s.Leaf || !s.newerThan(it.said) {
-		return false // of another certificate, or no news
+	id, it := p.knownLocked(name)
+	if it == nil || it.leaf != s.Leaf {
+		return false // of another certificate
 	}
-	before, next := int64(0), unixTime(s.Next)
-	if it.said != nil {
-		before = it.said.Renew
+	before, next := it.suggestion(), unixTime(s.Next)
+	if it.watched && !s.newerThan(&before) {
+		return false
 	}
-	if it.said != nil && it.said.Asked == 0 && it.checkPos >= 0 {
-		next = latest(next, it.check) // nobody asked while we were away: not all at once
+	if it.watched && before.Asked == 0 && it.checkPos >= 0 {
+		next = latest(next, it.check.time()) // nobody asked while we were away: not all at once
 	}
-	it.said = &s
+	it.suggest(s)
 	if s.Renew != 0 {
-		p.levelLocked(it, unixTime(s.Renew))
+		p.levelLocked(it, it.renew)
 	}
-	p.checkLocked(it, next)
-	return before != s.Renew
+	p.checkLocked(id, next)
+	return before.Renew != s.Renew
 }
 
 // suggested returns what the CA said of the certificate; the zero value if it said nothing.
 func (p *planner) suggested(name string, leaf leafID) suggestion {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if it := p.items[name]; it != nil && it.said != nil && it.said.Leaf == leaf {
-		return *it.said
+	if _, it := p.knownLocked(name); it != nil && it.watched && it.leaf == leaf {
+		return it.suggestion()
 	}
 	return suggestion{}
 }
@@ -56,8 +59,8 @@ func (p *planner) suggested(name string, leaf leafID) suggestion {
 func (p *planner) recheck(name string, at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if it := p.items[name]; it != nil {
-		p.checkLocked(it, at)
+	if id := p.items.find(name); id != 0 {
+		p.checkLocked(id, at)
 	}
 }
 
@@ -65,7 +68,7 @@ func (p *planner) recheck(name string, at time.Time) {
 func (p *planner) missed(name string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	it := p.items[name]
+	_, it := p.knownLocked(name)
 	if it == nil {
 		return 0
 	}
@@ -76,7 +79,7 @@ func (p *planner) missed(name string) int {
 func (p *planner) answered(name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if it := p.items[name]; it != nil {
+	if _, it := p.knownLocked(name); it != nil {
 		it.misses = 0
 	}
 }
@@ -85,27 +88,24 @@ func (p *planner) answered(name string) {
 func (p *planner) turned(on bool, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, it := range p.items {
-		soon := now.Add(scale(firstWithin, fraction(it.name)))
-		if it.said == nil {
-			continue
+	p.items.each(func(id itemID, it *packedItem) {
+		soon := now.Add(scale(firstWithin, fraction(it.name())))
+		if !it.watched {
+			return
 		}
-		if on && it.check.After(soon) {
-			p.checkLocked(it, soon)
+		if on && it.check.time().After(soon) {
+			p.checkLocked(id, soon)
 		}
-		if it.said.Renew != 0 && it.due.After(soon) {
-			p.planLocked(it, soon)
+		if it.renew != 0 && it.dueAt().After(soon) {
+			p.planLocked(id, soon)
 		}
-	}
+	})
 }
 
-func (p *planner) checkLocked(it *planItem, at time.Time) {
-	it.check = at
-	if it.checkPos < 0 {
-		heap.Push(&p.checks, it)
-	} else {
-		heap.Fix(&p.checks, it.checkPos)
-	}
+// checkLocked sets when the item's CA is asked, rounded up: it must not be asked before.
+func (p *planner) checkLocked(id itemID, at time.Time) {
+	p.items.at(id).check = secondsOf(at.Add(time.Second - 1))
+	p.checks.put(id)
 	select {
 	case p.checkWake <- struct{}{}:
 	default:
@@ -117,8 +117,8 @@ func (p *planner) awaitCheck(ctx context.Context) bool {
 	for {
 		p.mu.Lock()
 		wait := time.Hour
-		if len(p.checks) > 0 {
-			wait = time.Until(p.checks[0].check)
+		if it := p.checks.first(); it != nil {
+			wait = time.Until(it.check.time())
 		}
 		p.mu.Unlock()
 		if wait <= 0 {
@@ -148,10 +148,9 @@ func (p *planner) dueChecks(now time.Time, hold time.Duration) map[int][]string 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	due := map[int][]string{}
-	for len(p.checks) > 0 && !p.checks[0].check.After(now) {
-		it := p.checks[0]
-		due[int(it.shard)] = append(due[int(it.shard)], it.name)
-		p.checkLocked(it, now.Add(hold))
+	for it := p.checks.first(); it != nil && !it.check.time().After(now); it = p.checks.first() {
+		due[int(it.shard)] = append(due[int(it.shard)], it.name())
+		p.checkLocked(p.checks.ids[0], now.Add(hold))
 	}
 	return due
 }
@@ -159,5 +158,5 @@ func (p *planner) dueChecks(now time.Time, hold time.Duration) map[int][]string 
 func (p *planner) size() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.items)
+	return p.items.count
 }

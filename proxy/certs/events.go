@@ -95,15 +95,15 @@ func (m *Manager) lookForLate(now time.Time) {
 	r := m.rules.Load()
 	var late, near Event
 	late.Kind, near.Kind = EventLate, EventFloor
-	m.planner.each(func(it *planItem) {
-		if it.ends.IsZero() || it.issued.IsZero() || it.resting || !m.members.owns(int(it.shard)) {
+	m.planner.each(func(it *packedItem) {
+		if it.ends == 0 || it.issued == 0 || it.resting || !m.members.owns(int(it.shard)) {
 			return
 		}
-		switch life := it.ends.Sub(it.issued); {
-		case it.ends.Sub(now) < scale(life, r.ExpiryFloor):
-			near.add(it.name)
+		switch life := it.life(); {
+		case it.ends.time().Sub(now) < scale(life, r.ExpiryFloor):
+			near.add(it.name())
 		case now.After(it.wantedAt(r.RenewAt).Add(scale(life, lateBy))):
-			late.add(it.name)
+			late.add(it.name())
 		}
 	})
 	near.Reason, near.Advice = "less of their life is left than alert.expiry_floor says", "see what `gatelodge certs list --failing` says of them"
@@ -123,18 +123,16 @@ func (e *Event) add(name string) {
 }
 
 // wantedAt is when its renewal was due, by its CA's word or by its lifetime.
-func (it *planItem) wantedAt(ratio float64) time.Time {
-	if it.said != nil && it.said.Renew != 0 {
-		return unixTime(it.said.Renew)
+func (it *packedItem) wantedAt(ratio float64) time.Time {
+	if it.renew != 0 {
+		return it.renew.time()
 	}
-	return renewAt(it.issued, it.ends, ratio, 0.5)
+	return renewAt(it.issued.time(), it.ends.time(), ratio, 0.5)
 }
 
 // each calls f for everything planned. F must not keep the item, nor call the planner.
-func (p *planner) each(f func(*planItem)) {
+func (p *planner) each(f func(*packedItem)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, it := range p.items {
-		f(it)
-	}
+	p.items.each(func(_ itemID, it *packedItem) { f(it) })
 }

@@ -75,8 +75,8 @@ func (p *planner) level(c *certificate, usual time.Time) time.Time {
 }
 
 // levelLocked notes when the item is to be renewed, for the levels.
-func (p *planner) levelLocked(it *planItem, at time.Time) {
-	p.levels.take(it.counted, it.cycle, -1)
-	it.counted, it.cycle = at.Unix(), scale(it.ends.Sub(it.issued), 2.0/3)
-	p.levels.take(it.counted, it.cycle, 1)
+func (p *planner) levelLocked(it *packedItem, at seconds) {
+	p.levels.take(int64(it.counted), it.cycle(), -1)
+	it.counted = at
+	p.levels.take(int64(it.counted), it.cycle(), 1)
 }

@@ -40,9 +40,7 @@ func (s *Status) Failing() bool {
 func (p *planner) subjects(to []string) []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	to = slices.Grow(to, len(p.items))
-	for name := range p.items {
-		to = append(to, subject(name))
-	}
+	to = slices.Grow(to, p.items.count)
+	p.items.each(func(_ itemID, it *packedItem) { to = append(to, subject(it.name())) })
 	return to
 }

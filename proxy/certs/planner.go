@@ -1,15 +1,10 @@
 package certs
 
 import (
-	"container/heap"
 	"context"
 	"errors"
-	"maps"
-	"slices"
-	"strings"
 	"sync"
 	"time"
-	"unique"
 
 	"go.uber.org/zap"
 )
@@ -34,87 +29,64 @@ const (
 // acts for those in shards of the index that are its own (see members), and for others only when their owner is late.
 type planner struct {
 	mu    sync.Mutex // guards what follows
-	items map[string]*planItem
-	due   dueHeap
-	ready readyHeap     // those whose time has come
+	items *itemTable
+	due   calendar      // by the time of their next look
+	ready calendar      // those whose time has come, by rank
 	wake  chan struct{} // has room for one: the earliest time has changed
 	told  chan struct{} // closed when the index was read for the first time: it knows all names
 
 	levels levels
 	visits *visits // may be nil
 
-	checks    checkHeap // see checks.go
+	checks    calendar // see checks.go
 	checkWake chan struct{}
 }
 
-// planItem is what the planner knows of a name, about 400 bytes with what its CA said.
-type planItem struct {
-	identity        // of the certificate, as far as known
-	ca       string // of the certificate; empty if we have not seen one
-	gone     farewell
-
-	slot    time.Time     // when it is to be renewed by its lifetime
-	counted int64         // when it is to be renewed, as the levels have it
-	cycle   time.Duration // and how long it lives until then
-
-	due   time.Time
-	pos   int    // in one of the heaps; -1 while it is being looked at or has no time
-	rank  uint64 // in the heap of those that are ready
-	tries int    // troubles with storage in a row
-
-	said     *suggestion // replaced, never modified; nil until we have seen a certificate
-	check    time.Time   // when its CA is asked about it
-	checkPos int         // in that heap; -1 while it has no time
-	misses   int8        // questions in a row without an answer
-
-	shard   uint8
-	isReady bool // pos is in the heap of those that are ready
-	resting bool // nobody claims it
-	waited  bool // its time has come once, and it was left to the owner of its shard
-	stale   bool // the certificate in memory is not the one that is stored
-}
-
 func newPlanner() *planner {
-	return &planner{items: map[string]*planItem{}, wake: make(chan struct{}, 1), told: make(chan struct{}), checkWake: make(chan struct{}, 1)}
+	items := newItemTable()
+	place := func(it *packedItem) *int32 { return &it.pos }
+	return &planner{
+		items: items, wake: make(chan struct{}, 1), told: make(chan struct{}), checkWake: make(chan struct{}, 1),
+		due:    calendar{items: items, turn: func(it *packedItem) uint64 { return uint64(it.due) }, place: place},
+		ready:  calendar{items: items, turn: func(it *packedItem) uint64 { return it.rank }, place: place},
+		checks: calendar{items: items, turn: func(it *packedItem) uint64 { return uint64(it.check) }, place: func(it *packedItem) *int32 { return &it.checkPos }},
+	}
 }
 
 // plan sets the time of the next look.
 func (p *planner) plan(name string, due time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	it := p.itemLocked(name)
+	id, it := p.itemLocked(name)
 	it.tries, it.resting, it.waited, it.stale = 0, false, false, false
-	p.planLocked(it, due)
+	p.planLocked(id, due)
 }
 
 // refresh looks at the stored certificate although the one in memory seems good.
 func (p *planner) refresh(name string, at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if it := p.items[name]; it != nil {
-		it.stale = true
-		p.planLocked(it, earliest(at, it.dueOr(at)))
+	id, it := p.knownLocked(name)
+	if it == nil {
+		return
 	}
-}
-
-// dueOr is when the item is due, or the other time if it has none.
-func (it *planItem) dueOr(other time.Time) time.Time {
-	if it.pos < 0 {
-		return other
+	it.stale = true
+	if it.pos >= 0 {
+		at = earliest(at, it.dueAt())
 	}
-	return it.due
+	p.planLocked(id, at)
 }
 
 // leave lets the owner of the name's shard act first: it is looked at again after a pause. It reports false if the owner has had its time.
 func (p *planner) leave(name string, pause time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	it := p.itemLocked(name)
+	id, it := p.itemLocked(name)
 	if it.waited {
 		return false
 	}
 	it.waited = true
-	p.planLocked(it, time.Now().Add(pause))
+	p.planLocked(id, time.Now().Add(pause))
 	return true
 }
 
@@ -130,27 +102,27 @@ func (p *planner) gained(shards []int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	for _, it := range p.items {
+	p.items.each(func(id itemID, it *packedItem) {
 		if !ours[it.shard] {
-			continue
+			return
 		}
 		if it.waited {
 			it.waited = false
-			p.planLocked(it, now.Add(scale(gainedWithin, fraction(it.name))))
+			p.planLocked(id, now.Add(scale(gainedWithin, fraction(it.name()))))
 		}
-		if it.said != nil {
-			p.checkLocked(it, latest(unixTime(it.said.Next), now.Add(scale(firstWithin, fraction(it.name)))))
+		if it.watched {
+			p.checkLocked(id, latest(it.next.time(), now.Add(scale(firstWithin, fraction(it.name())))))
 		}
-	}
+	})
 }
 
 // rest looks again in a day: no site claims the name just now.
 func (p *planner) rest(name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	it := p.itemLocked(name)
+	id, it := p.itemLocked(name)
 	it.resting = true
-	p.planLocked(it, time.Now().Add(restEvery))
+	p.planLocked(id, time.Now().Add(restEvery))
 }
 
 // reload looks at the wanted names that are new, and at those that rest: a site may claim them now.
@@ -158,15 +130,15 @@ func (p *planner) reload(wanted []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	for _, it := range p.items {
+	p.items.each(func(id itemID, it *packedItem) {
 		if it.resting {
 			it.resting = false
-			p.planLocked(it, now)
+			p.planLocked(id, now)
 		}
-	}
+	})
 	for _, name := range wanted {
-		if p.items[name] == nil {
-			p.planLocked(p.itemLocked(name), now)
+		if p.items.find(name) == 0 {
+			p.planLocked(p.items.add(name), now)
 		}
 	}
 }
@@ -175,30 +147,30 @@ func (p *planner) reload(wanted []string) {
 func (p *planner) retry(name string, keep bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.items[name] == nil && !keep {
+	if p.items.find(name) == 0 && !keep {
 		return
 	}
-	it := p.itemLocked(name)
-	pause := min(retryMin<<min(it.tries, 8), retryMax)
-	it.tries++
-	p.planLocked(it, time.Now().Add(pause))
+	id, it := p.itemLocked(name)
+	pause := min(retryMin<<it.tries, retryMax)
+	it.tries = min(it.tries+1, 8)
+	p.planLocked(id, time.Now().Add(pause))
 }
 
 // note tells what is known of the name's certificate. It reports whether that is news, and whether it is the first we hear of. It plans a look if the name was not known.
 func (p *planner) note(c *certificate, renewAt time.Time) (news, first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, known := p.items[c.name]
-	it := p.itemLocked(c.name)
-	first = it.ca == ""
-	news = first || it.ca != c.ca || it.leaf != c.leaf() || !it.ends.Equal(c.tls.Leaf.NotAfter)
-	it.identity, it.ca = c.identity(), c.ca
+	known := p.items.find(c.name) != 0
+	id, it := p.itemLocked(c.name)
+	first = it.ca() == ""
+	news = first || it.ca() != c.ca || it.leaf != c.leaf() || it.ends != secondsOf(c.tls.Leaf.NotAfter)
+	p.identifyLocked(it, c.identity(), c.ca)
 	if news {
-		it.slot = renewAt
-		p.levelLocked(it, renewAt)
+		it.slot = secondsOf(renewAt)
+		p.levelLocked(it, it.slot)
 	}
 	if !known {
-		p.planLocked(it, renewAt)
+		p.planLocked(id, renewAt)
 	}
 	return news, first
 }
@@ -207,53 +179,63 @@ func (p *planner) note(c *certificate, renewAt time.Time) (news, first bool) {
 func (p *planner) hear(name string, e indexEntry, soon time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	it, known := p.items[name]
-	if known {
-		it.gone = it.gone.newer(e.Gone)
-	}
-	if known && it.ca != "" && (it.leaf == e.Leaf && it.ends.Equal(e.NotAfter) || it.issued.After(e.Issued)) {
+	known := p.items.find(name) != 0
+	id, it := p.itemLocked(name)
+	it.leave(it.farewell().newer(e.Gone))
+	if it.ca() != "" && (it.leaf == e.Leaf && it.ends == secondsOf(e.NotAfter) || it.issued > secondsOf(e.Issued)) {
 		return false
 	}
-	if !known {
-		it = p.itemLocked(name)
-		it.gone = e.Gone
-	}
-	replaced := it.ca != ""
-	it.identity = identity{it.name, e.Leaf, e.ID, e.Issued, e.NotAfter, e.Early}
-	it.ca = unique.Make(e.CA).Value()
-	it.slot = e.RenewAt
-	p.levelLocked(it, e.RenewAt)
+	replaced := it.ca() != ""
+	p.identifyLocked(it, identity{name, e.Leaf, e.ID, e.Issued, e.NotAfter, e.Early}, e.CA)
+	it.slot = secondsOf(e.RenewAt)
+	p.levelLocked(it, it.slot)
 	if !known || replaced && !it.resting {
 		it.waited = false
-		p.planLocked(it, e.RenewAt)
+		p.planLocked(id, e.RenewAt)
 	}
-	if it.said == nil || it.said.Leaf != e.Leaf {
-		it.said, it.misses = &suggestion{Leaf: e.Leaf}, 0
-		p.checkLocked(it, soon)
+	if !it.watched {
+		p.watchLocked(id, soon)
 	}
 	return replaced
 }
 
-func (p *planner) itemLocked(name string) *planItem {
-	it := p.items[name]
-	if it == nil {
-		name = strings.Clone(name) // it may be part of a whole shard of the index
-		it = &planItem{identity: identity{name: name}, pos: -1, checkPos: -1, shard: uint8(indexShard(name))}
-		p.items[name] = it
+// knownLocked returns the name's item, or nil.
+func (p *planner) knownLocked(name string) (itemID, *packedItem) {
+	id := p.items.find(name)
+	if id == 0 {
+		return 0, nil
 	}
-	return it
+	return id, p.items.at(id)
 }
 
-func (p *planner) planLocked(it *planItem, due time.Time) {
-	it.due = due
+// itemLocked returns the name's item, which is a new one if there was none.
+func (p *planner) itemLocked(name string) (itemID, *packedItem) {
+	id := p.items.find(name)
+	if id == 0 {
+		id = p.items.add(name)
+	}
+	return id, p.items.at(id)
+}
+
+// identifyLocked takes in which certificate the name has. What the CA said of another one is forgotten.
+func (p *planner) identifyLocked(it *packedItem, i identity, ca string) {
+	p.levels.take(int64(it.counted), it.cycle(), -1)
+	if it.leaf != i.leaf {
+		it.suggest(suggestion{})
+		it.watched = false
+	}
+	it.identify(i, ca)
+	p.levels.take(int64(it.counted), it.cycle(), 1)
+}
+
+func (p *planner) planLocked(id itemID, due time.Time) {
+	it := p.items.at(id)
 	if it.isReady {
-		heap.Remove(&p.ready, it.pos)
+		p.ready.remove(id)
+		it.isReady = false
 	}
-	if it.pos < 0 {
-		heap.Push(&p.due, it)
-	} else {
-		heap.Fix(&p.due, it.pos)
-	}
+	it.setDue(due)
+	p.due.put(id)
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -264,90 +246,96 @@ func (p *planner) planLocked(it *planItem, due time.Time) {
 func (p *planner) forget(name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	it := p.items[name]
+	id, it := p.knownLocked(name)
 	if it == nil {
 		return
 	}
-	delete(p.items, name)
-	p.levels.take(it.counted, it.cycle, -1)
+	p.levels.take(int64(it.counted), it.cycle(), -1)
 	if it.isReady {
-		heap.Remove(&p.ready, it.pos)
+		p.ready.remove(id)
 	} else if it.pos >= 0 {
-		heap.Remove(&p.due, it.pos)
+		p.due.remove(id)
 	}
 	if it.checkPos >= 0 {
-		heap.Remove(&p.checks, it.checkPos)
+		p.checks.remove(id)
 	}
+	p.items.remove(id)
 }
 
 // knows reports whether the name has a certificate, as far as we have heard, or is listed.
 func (p *planner) knows(name string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.items[name] != nil
+	return p.items.find(name) != 0
 }
 
 // next takes the most urgent of the names that are due, or returns how long it is until one is.
 func (p *planner) next(now time.Time) (name string, wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for len(p.due) > 0 && !p.due[0].due.After(now) {
-		it := heap.Pop(&p.due).(*planItem)
-		it.rank = p.urgency(it, now)
-		heap.Push(&p.ready, it)
+	for it := p.due.first(); it != nil && !it.dueAt().After(now); it = p.due.first() {
+		id := p.due.pop()
+		it.rank, it.isReady = p.urgency(it, now), true
+		p.ready.put(id)
 	}
-	switch {
-	case len(p.ready) > 0:
-		return heap.Pop(&p.ready).(*planItem).name, 0
-	case len(p.due) == 0:
-		return "", time.Hour
+	if it := p.ready.first(); it != nil {
+		p.ready.pop()
+		it.isReady = false
+		return it.name(), 0
 	}
-	return "", p.due[0].due.Sub(now)
+	if it := p.due.first(); it != nil {
+		return "", it.dueAt().Sub(now)
+	}
+	return "", time.Hour
 }
 
 // urgency ranks those that are due together: what has no certificate or soon none first, then those that were visited last and most, then in the order of their
 // times. When a CA revokes many certificates, those that somebody sees are replaced first.
-func (p *planner) urgency(it *planItem, now time.Time) uint64 {
+func (p *planner) urgency(it *packedItem, now time.Time) uint64 {
 	class := uint64(2)
-	switch left := it.ends.Sub(now); {
-	case it.ca == "":
+	switch left := it.ends.time().Sub(now); {
+	case it.ca() == "":
 		class = 1
-	case left < max(lastDay, scale(it.ends.Sub(it.issued), lifeForFailover)):
+	case left < max(lastDay, scale(it.life(), lifeForFailover)):
 		class = 0
 	}
-	seen, count := it.gone.Seen, 0
+	seen, count := int64(it.seen), 0
 	if p.visits != nil {
-		at, n := p.visits.last(subject(it.name))
+		at, n := p.visits.last(subject(it.name()))
 		seen, count = max(seen, at), n
 	}
 	hours := min(uint64(max(now.Unix()-seen, 0))/3600, 1<<20-1)
-	return class<<62 | hours<<42 | uint64(visitMost-min(count, visitMost))<<34 | uint64(max(it.due.Unix(), 0))&(1<<34-1)
+	return class<<62 | hours<<42 | uint64(visitMost-min(count, visitMost))<<34 | uint64(it.dueAt().Unix())&(1<<34-1)
 }
 
-// items returns a moment's view, for status.
-func (p *planner) all() []planItem {
+// ends returns when certificates end, as of this moment: of those that are known and that a site claims.
+func (p *planner) ends() []seconds {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := make([]planItem, 0, len(p.items))
-	for _, it := range p.items {
-		all = append(all, *it)
-	}
-	return all
+	ends := make([]seconds, 0, p.items.count)
+	p.items.each(func(_ itemID, it *packedItem) {
+		if it.ends != 0 && !it.resting {
+			ends = append(ends, it.ends)
+		}
+	})
+	return ends
 }
 
 // names returns the names of all.
 func (p *planner) names() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Collect(maps.Keys(p.items))
+	names := make([]string, 0, p.items.count)
+	p.items.each(func(_ itemID, it *packedItem) { names = append(names, it.name()) })
+	return names
 }
 
 // slotOf is when the certificate is to be renewed by its lifetime, as was decided once; zero if it was not.
 func (p *planner) slotOf(name string, leaf leafID) time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if it := p.items[name]; it != nil && it.leaf == leaf && leaf != 0 {
-		return it.slot
+	if _, it := p.knownLocked(name); it != nil && it.leaf == leaf && leaf != 0 {
+		return it.slot.time()
 	}
 	return time.Time{}
 }
@@ -355,8 +343,8 @@ func (p *planner) slotOf(name string, leaf leafID) time.Time {
 func (p *planner) get(name string) (planItem, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if it := p.items[name]; it != nil {
-		return *it, true
+	if _, it := p.knownLocked(name); it != nil {
+		return it.unpack(), true
 	}
 	return planItem{}, false
 }

@@ -291,8 +291,8 @@ func (m *Manager) renewalStatus(said suggestion, issued Window) *RenewalStatus {
 // Expiries yields the end of every certificate that some site claims, for a metric of days left.
 func (m *Manager) Expiries() iter.Seq[time.Time] {
 	return func(yield func(time.Time) bool) {
-		for _, it := range m.planner.all() {
-			if !it.ends.IsZero() && !it.resting && !yield(it.ends) {
+		for _, end := range m.planner.ends() {
+			if !yield(end.time()) {
 				return
 			}
 		}
