@@ -145,6 +145,11 @@ type mindfulGate struct {
 }
 
 func (g *mindfulGate) Allow(ctx context.Context, name string, client netip.Addr) error {
+	if allowed, known := g.Known(name); known && allowed {
+		return nil
+	} else if known {
+		return ErrDenied
+	}
 	err := g.gate.Allow(ctx, name, client)
 	if err == nil || errors.Is(err, ErrDenied) {
 		g.verdicts.Store(name, err == nil)
