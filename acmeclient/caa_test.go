@@ -130,34 +130,38 @@ func TestObtain_LooksAtCAARecordsFirst(t *testing.T) {
 		`moved.example.test. 60 IN CAA 0 issue "pebble.letsencrypt.org; accounturi=https://ca.test/acct/1"`,
 		`dns.example.test. 60 IN CAA 0 issue "pebble.letsencrypt.org; validationmethods=dns-01"`,
 	)
+	for _, name := range []string{"open", "closed", "moved", "dns", "broken", "www.open", "plain"} {
+		w.add(t, name+`.example.test. 60 IN A 127.0.0.1`)
+	}
 	w.set(func(w *dnsWorld) {
-		w.refuse = func(m *dns.Msg) bool { return m.Question[0].Name == "broken.example.test." }
+		w.refuse = func(m *dns.Msg) bool {
+			return m.Question[0].Name == "broken.example.test." && m.Question[0].Qtype == dns.TypeCAA
+		}
 	})
 	c, p, n, store := setup(t, pebbleOptions{})
-	client := func(check CAACheck) *Client {
-		return newClient(t, p, n, store, func(cfg *Config) { cfg.CheckCAA, cfg.Resolvers = check, w.servers[:] })
+	client := func(preflight Preflight) *Client {
+		return newClient(t, p, n, store, func(cfg *Config) {
+			cfg.Preflight, cfg.Resolvers, cfg.HTTPPort = preflight, w.servers[:], n.httpPort()
+		})
 	}
-	advise, require := client(CAAAdvise), client(CAARequire)
-	for name, kindOf := range map[string]string{"closed": "caa", "moved": "caa", "dns": "caa", "broken": "dns"} {
+	advise, require := client(PreflightAdvise), client(PreflightRequire)
+	for _, name := range []string{"closed", "moved", "dns"} {
 		r := newRequest(t, name+".example.test", "open.example.test")
 		before := p.count("POST " + pathOrder)
 		_, err := require.Obtain(t.Context(), r)
 		problem := problemOf(t, err, ScopeName)
-		if kind(problem.Type) != kindOf || problem.Identifier != name+".example.test" || p.count("POST "+pathOrder) != before {
+		if kind(problem.Type) != "caa" || !problem.Own() || problem.Identifier != name+".example.test" || p.count("POST "+pathOrder) != before {
 			t.Errorf("%s: problem is %+v after %d orders", name, problem, p.count("POST "+pathOrder)-before)
 		}
-		if problem.RetryAt().IsZero() != (kindOf == "caa") {
-			t.Errorf("%s: retry at %v", name, problem.RetryAt())
-		}
 	}
-	for _, name := range []string{"open.example.test", "www.open.example.test", "no.records.test", "127.0.0.1"} {
+	for _, name := range []string{"open.example.test", "www.open.example.test", "plain.example.test", "broken.example.test", "127.0.0.1"} {
 		obtain(t, require, newRequest(t, name))
 	}
 	obtain(t, advise, newRequest(t, "closed.example.test"))
 	obtain(t, c, newRequest(t, "closed.example.test")) // off
 
 	p.rewrite(editDirectory(func(dir map[string]any) { delete(dir["meta"].(map[string]any), "caaIdentities") }))
-	obtain(t, client(CAARequire), newRequest(t, "closed.example.test")) // nothing to compare with
+	obtain(t, client(PreflightRequire), newRequest(t, "closed.example.test")) // nothing to compare with
 }
 
 func FuzzParseIssue(f *testing.F) {

@@ -75,11 +75,14 @@ type Config struct {
 	// certificate, or "shortest". Empty means the CA's default. If no chain is such, the default is used, and that is logged.
 	PreferredChain string
 
-	// CheckCAA is whether the CAA records of the names are looked at before an order, if the CA says what it is called in them. Empty means CAAOff.
-	CheckCAA CAACheck
+	// Preflight is whether we look at a name ourselves, before an order or only after one has failed. Empty means PreflightOff.
+	Preflight Preflight
 
-	// Resolvers are asked for CAA records, "host:port". Empty means the system's.
+	// Resolvers are asked for what a Preflight looks at, "host:port". Empty means the system's.
 	Resolvers []string
+
+	// HTTPPort is where the CA asks for http-01, for a Preflight to ask there too. Zero means 80; only CAs for tests, and some private ones, have another.
+	HTTPPort int
 
 	// Challenges are the challenge types to use, in order of preference. Empty means tls-alpn-01, http-01.
 	Challenges []string
@@ -133,8 +136,11 @@ func (c Config) withDefaults() Config {
 	if len(c.Challenges) == 0 {
 		c.Challenges = []string{ChallengeTLSALPN01, ChallengeHTTP01}
 	}
-	if c.CheckCAA == "" {
-		c.CheckCAA = CAAOff
+	if c.Preflight == "" {
+		c.Preflight = PreflightOff
+	}
+	if c.HTTPPort == 0 {
+		c.HTTPPort = 80
 	}
 	if c.UserAgent == "" {
 		c.UserAgent = "gatelodge"
@@ -178,8 +184,11 @@ func (c Config) validate() error {
 	if err := c.EAB.validate(); err != nil {
 		faults = append(faults, err)
 	}
-	if c.CheckCAA != CAAOff && c.CheckCAA != CAAAdvise && c.CheckCAA != CAARequire {
-		fault("CAA check %q: \"off\", \"advise\" or \"require\" is allowed", c.CheckCAA)
+	if c.Preflight != PreflightOff && c.Preflight != PreflightAdvise && c.Preflight != PreflightRequire {
+		fault("preflight %q: \"off\", \"advise\" or \"require\" is allowed", c.Preflight)
+	}
+	if c.HTTPPort < 0 || c.HTTPPort > 65535 {
+		fault("port %d: 1 to 65535 is allowed", c.HTTPPort)
 	}
 	checkResolvers(c.Resolvers, fault)
 	if c.ProfileRequired && c.Profile == "" {

@@ -19,7 +19,8 @@
 //     lost it (account.go: Client.account, Client.registerUnderLease, Client.replaceLost). A CA that moves from v1 to v2 finds the same key
 //     (account.go: Client.introduce, v1account.go: v1.register). Over v2 it may be bound to a customer's (v2account.go: v2.register, eab.go: EAB.bind). Before it
 //     is first used, what has changed since is done: contact, terms, a change of its key that was interrupted (care.go: Client.tend).
-//  6. If told to, we look first whether the names' CAA records let the CA issue (precheck.go: Client.checkCAA, caa.go: CheckCAA). The order is placed, over v1 an
+//  6. If told to, we look first whether the CA could validate the names at all (preflight.go: Client.preflight): whether they lead
+//     somewhere (preflightdns.go: Client.locateName), to us (preflighturl.go: Client.askOurselves), and whether their CAA records let the CA issue (caa.go: CheckCAA). The order is placed, over v1 an
 //     authorization per name instead, and stored before anything else happens
 //     (v2.go: v2.begin, v1authz.go: v1.begin, begin.go: Client.begin, orders.go: orderBook.save). What it may have but need not, a profile or a predecessor, is
 //     left out if the CA refuses it (begin.go: Client.mend). It ends in the protocol in which it began (dialect.go: Client.speakerOf). From here on

@@ -49,6 +49,7 @@ type Problem struct {
 	paused     bool // see Paused
 	remembered bool // from the memory of limits: the CA was not asked
 	retried    bool // after the quick tries
+	own        bool // see Own
 }
 
 // Error says what failed, in the CA's words, and what to do.
@@ -106,6 +107,9 @@ func (p *Problem) RefusesKey() bool {
 	k := kind(p.Type)
 	return k == "badCSR" || k == "badPublicKey"
 }
+
+// Own reports whether it is what we saw ourselves: a preflight did not let the order go to the CA.
+func (p *Problem) Own() bool { return p.own }
 
 // Paused reports whether the CA takes no more orders for the name until a person has visited the page that Advice names.
 func (p *Problem) Paused() bool { return p.paused }

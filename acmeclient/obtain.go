@@ -19,6 +19,9 @@ type Request struct {
 	Predecessor [][]byte // DER chain of the certificate that this one replaces, if this CA issued it
 	Profile     string   // empty for Config.Profile
 
+	// Renewal: the names have a certificate, of whatever CA. Then a preflight refuses less.
+	Renewal bool
+
 	// Placing is called immediately before a new order is placed, not for one that is resumed; replaces says whether it names the predecessor. Its error ends
 	// Obtain, and is what Obtain's error wraps. Undo is called if the CA answered that it placed none. Nil asks nobody.
 	Placing func(ctx context.Context, replaces bool) (undo func(), err error)
@@ -53,6 +56,7 @@ type attempt struct {
 	csr     *x509.CertificateRequest
 	account *account // that orders
 	options orderOptions
+	renewal bool
 	placing func(ctx context.Context, replaces bool) (undo func(), err error) // see Request
 	object  string                                                            // where the order in progress is stored
 	began   time.Time                                                         // for the pace
@@ -84,7 +88,7 @@ func (c *Client) Obtain(ctx context.Context, r Request) (*Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.OrderTimeout)
 	defer cancel()
 	a := &attempt{
-		names: names, csr: csr, object: c.orders.name(r.CSR), began: time.Now(), placing: r.Placing,
+		names: names, csr: csr, object: c.orders.name(r.CSR), began: time.Now(), placing: r.Placing, renewal: r.Renewal,
 		options: orderOptions{profile: cmp.Or(r.Profile, c.cfg.Profile), replaces: replacedID(r.Predecessor, names)},
 	}
 	cert, err := c.issue(ctx, a)
@@ -146,7 +150,7 @@ func (c *Client) beginAnew(ctx context.Context, a *attempt) (dialect, *order, er
 	if d, a.account, err = c.speakFor(ctx, d); err != nil {
 		return nil, nil, err
 	}
-	if err := c.checkCAA(ctx, d, a); err != nil {
+	if err := c.preflight(ctx, d, a); err != nil {
 		return nil, nil, err
 	}
 	return c.begin(ctx, d, a)

@@ -45,6 +45,7 @@ type Responder struct {
 	store                   storage.Store
 	log                     *zap.Logger
 	httpLookups, tlsLookups *rate.Limiter // apart, so that who asks much by one way does not close the other
+	looking                 chan struct{} // one for each connection to a name's address, see Client.meet
 
 	// mu guards what follows; never held during I/O.
 	mu      sync.Mutex
@@ -63,6 +64,7 @@ func NewResponder(store storage.Store, logger *zap.Logger) *Responder {
 	return &Responder{
 		store: store, log: logger.Named("challenges"),
 		httpLookups: rate.NewLimiter(lookupRate, lookupRate), tlsLookups: rate.NewLimiter(lookupRate, lookupRate),
+		looking: make(chan struct{}, selfParallel),
 		pending: map[string]*published{}, looked: map[string]lookup{},
 	}
 }

@@ -142,7 +142,7 @@ func TestPeerStepCA(t *testing.T) {
 	}
 	t.Run("leaves out what it does not know", func(t *testing.T) {
 		c := s.client(t, n, store, "acme", withProfile("shortlived", false), func(cfg *Config) {
-			cfg.PreferredChain, cfg.CheckCAA = "Nobody's Root", CAARequire
+			cfg.PreferredChain, cfg.Preflight = "Nobody's Root", PreflightAdvise
 		})
 		if cert := obtain(t, c, newRequest(t, "www.example.test")); cert.Profile != "" {
 			t.Errorf("profile is %q", cert.Profile)

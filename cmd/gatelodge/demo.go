@@ -176,6 +176,7 @@ func (d *demo) root() string { return filepath.Join(d.dir, "root.pem") }
 
 // configuration is an ordinary one. Its [[ca]] names localhost, so it goes before the internal CA, which serves these names otherwise.
 func (d *demo) configuration(directory string) string {
+	_, port, _ := net.SplitHostPort(d.http) // which chooseAddresses has made
 	return fmt.Sprintf(`# Written by "gatelodge demo" at each start.
 [listen]
 https = [%q]
@@ -186,6 +187,7 @@ name      = "demo"
 directory = %q
 roots     = [%q]
 names     = ["localhost", "*.localhost"]
+http_port = %s
 
 [on_demand]
 enabled    = true
@@ -210,7 +212,7 @@ drain = "1s" # the demo page holds a stream of events open
 hosts     = ["localhost", "*.localhost"]
 on_demand = true
 to        = %q
-`, d.https, d.http, directory, d.root(), filepath.Join(d.dir, "names"), filepath.Join(d.dir, "storage"),
+`, d.https, d.http, directory, d.root(), port, filepath.Join(d.dir, "names"), filepath.Join(d.dir, "storage"),
 		"unix://"+filepath.Join(d.dir, "admin.sock"), filepath.Join(d.dir, "access.log"), d.to)
 }
 

@@ -26,11 +26,10 @@ type acmeIssuer struct {
 	client *acmeclient.Client
 
 	// What the client was built from: with other values a reload builds another.
-	cfg        config.CA
-	challenges []string
-	preflight  string
-	roots      *x509.CertPool
-	dns        *acmeclient.DNSSolver
+	cfg   config.CA
+	issue config.Issue
+	roots *x509.CertPool
+	dns   *acmeclient.DNSSolver
 
 	started bool // guarded by acmeIssuers.mu
 }
@@ -45,7 +44,7 @@ var (
 func (a *acmeIssuer) Name() string { return a.cfg.Name }
 
 func (a *acmeIssuer) Issue(ctx context.Context, r *certs.Request) (*certs.Issued, error) {
-	req := acmeclient.Request{Names: r.Names, CSR: r.CSR, Profile: r.Profile, Placing: r.Placing}
+	req := acmeclient.Request{Names: r.Names, CSR: r.CSR, Profile: r.Profile, Placing: r.Placing, Renewal: len(r.Predecessor) > 0}
 	if r.PredecessorCA == a.cfg.Name {
 		req.Predecessor = r.Predecessor
 	}
@@ -220,7 +219,7 @@ func (a *acmeIssuers) open(ca config.CA, issue config.Issue, dns *acmeclient.DNS
 	if err != nil {
 		return nil, err
 	}
-	if old := a.byName[ca.Name]; old != nil && reflect.DeepEqual(old.cfg, ca) && slices.Equal(old.challenges, issue.Challenges) && old.preflight == issue.Preflight && old.roots.Equal(roots) && old.dns == dns {
+	if old := a.byName[ca.Name]; old != nil && reflect.DeepEqual(old.cfg, ca) && old.suits(issue) && old.roots.Equal(roots) && old.dns == dns {
 		return old, nil
 	}
 	var eab acmeclient.EAB
@@ -240,7 +239,9 @@ func (a *acmeIssuers) open(ca config.CA, issue config.Issue, dns *acmeclient.DNS
 		Contact:    ca.Contact,
 		AgreeTerms: ca.AgreeTerms,
 		Challenges: issue.Challenges,
-		CheckCAA:   acmeclient.CAACheck(issue.Preflight),
+		Preflight:  acmeclient.Preflight(issue.Preflight),
+		Resolvers:  issue.Resolvers,
+		HTTPPort:   ca.HTTPPort,
 		DNS:        dns,
 		Store:      a.store,
 		Responder:  a.responder,
@@ -251,7 +252,12 @@ func (a *acmeIssuers) open(ca config.CA, issue config.Issue, dns *acmeclient.DNS
 	if err != nil {
 		return nil, err
 	}
-	return &acmeIssuer{client: client, cfg: ca, challenges: issue.Challenges, preflight: issue.Preflight, roots: roots, dns: dns}, nil
+	return &acmeIssuer{client: client, cfg: ca, issue: issue, roots: roots, dns: dns}, nil
+}
+
+// suits reports whether the client does what [issue] says of how names are proved and looked at; the rest of it is not a client's affair.
+func (a *acmeIssuer) suits(issue config.Issue) bool {
+	return slices.Equal(a.issue.Challenges, issue.Challenges) && a.issue.Preflight == issue.Preflight && slices.Equal(a.issue.Resolvers, issue.Resolvers)
 }
 
 // loadRoots reads PEM files; none means the system's roots, as a nil pool.

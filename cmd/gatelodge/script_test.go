@@ -48,6 +48,9 @@ func TestScripts(t *testing.T) {
 			"decider":  scriptDecider,
 			"collect":  scriptCollect,
 			"asker":    scriptAsker,
+
+			"ca":         scriptCA,
+			"nameserver": scriptNameServer,
 		},
 	})
 }
@@ -81,6 +84,9 @@ func scriptUpstream(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	srv.Start()
 	ts.Setenv(args[0], srv.URL)
+	addr := srv.Listener.Addr().String()
+	ts.Setenv(args[0]+"_ADDRESS", addr)
+	ts.Setenv(args[0]+"_PORT", addr[strings.LastIndexByte(addr, ':')+1:])
 }
 
 // get [-root FILE] URL [via ADDRESS]: prints status, body and the certificate's issuer as the command's output; with ! it must fail.

@@ -2,28 +2,25 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net"
-	"strings"
-	"time"
 
-	"gatelodge/proxy/hostname"
+	"gatelodge/acmeclient"
 )
 
-// view says where a name leads, as this machine's resolver sees it, to be kept beside what a CA said of it; nothing if issue.preflight is off.
-func (p *program) view(ctx context.Context, name string) string {
-	if p.cfg.Load().Issue.Preflight == "off" || hostname.IsIP(name) || strings.HasPrefix(name, "*.") {
+// view says how a name looks from here that a CA has refused, to be kept beside what the CA said: nothing if issue.preflight is off, or if the refusal was our own
+// and says it all.
+func (p *program) view(ctx context.Context, ca, name string, cause error) string {
+	issuer := p.issuers.get(ca)
+	if issuer == nil || issuer.issue.Preflight == string(acmeclient.PreflightOff) {
 		return ""
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+	if said, ok := errors.AsType[*acmeclient.Problem](cause); ok && said.Own() {
+		return ""
+	}
+	outlook, err := issuer.client.Look(ctx, name)
 	if err != nil {
-		return fmt.Sprintf("its addresses cannot be looked up: %v", err)
+		return fmt.Sprintf("it was not looked at: %v", err)
 	}
-	var all []string
-	for _, a := range addrs {
-		all = append(all, a.Unmap().String())
-	}
-	return "it has the addresses " + strings.Join(all, ", ")
+	return outlook.String()
 }

@@ -21,9 +21,9 @@ type Config struct {
 	// that the name has no challenge pending. Nil: such handshakes are refused.
 	Challenge func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
-	// View says in a few words how the name looks from here, such as the addresses that it has. It is asked when a CA has refused the name, for a few seconds at
-	// most, and kept beside the CA's words. Nil: we do not look.
-	View func(ctx context.Context, name string) string
+	// View says in a few words how the name looks from here, such as the addresses that it has. It is asked when the CA has refused the name, for cause, and has a few
+	// seconds; what it says is kept beside the CA's words. Nil: we do not look.
+	View func(ctx context.Context, ca, name string, cause error) string
 
 	// Events gets what a person may have to act upon, once an hour at most for the same subject. It returns at once. Nil: only the log is told.
 	Events func(Event)

@@ -217,7 +217,7 @@ type house struct {
 	ca     *fakeCA
 	gate   *gate
 	set    Settings
-	view   func(context.Context, string) string
+	view   func(ctx context.Context, ca, name string, cause error) string
 	events func(Event)
 	log    *zap.Logger
 	m      *Manager

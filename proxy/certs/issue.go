@@ -187,7 +187,7 @@ func (a *attempt) fail(ctx context.Context, ca string, cause error) error {
 	} else {
 		rec.Next = nextAttempt(now, a.r.Backoff, rec.Count, retryOf(cause), spread)
 	}
-	rec.Paused, rec.View = pausedBy(cause), a.view(ctx)
+	rec.Paused, rec.View = pausedBy(cause), a.view(ctx, ca, cause)
 	rec.note(a.prior, now, a.r.Budget.Failures)
 	a.failures.write(ctx, a.o.name, rec)
 	a.emitFailure(rec)
@@ -204,13 +204,13 @@ func (a *attempt) fail(ctx context.Context, ca string, cause error) error {
 const viewTimeout = 5 * time.Second
 
 // view is what we see of the name ourselves, beside what the CA says.
-func (a *attempt) view(ctx context.Context) string {
-	if a.ownView == nil {
+func (a *attempt) view(ctx context.Context, ca string, cause error) string {
+	if a.ownView == nil || !concernsName(cause) {
 		return ""
 	}
 	ctx, cancel := context.WithTimeout(ctx, viewTimeout)
 	defer cancel()
-	return a.ownView(ctx, subject(a.o.name))
+	return a.ownView(ctx, ca, subject(a.o.name), cause)
 }
 
 // registeredDomain is the part of a name that its owner registered: what a CA counts by.

@@ -20,8 +20,8 @@ const absentNames = 1 << 16
 type Manager struct {
 	store     storage.Store
 	challenge func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	ownView   func(ctx context.Context, name string) string // may be nil
-	events    func(Event)                                   // may be nil
+	ownView   func(ctx context.Context, ca, name string, cause error) string // may be nil
+	events    func(Event)                                                    // may be nil
 	log       *zap.Logger
 	metrics   Metrics
 

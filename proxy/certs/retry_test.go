@@ -103,7 +103,7 @@ func TestFailures_KeepThePauseAndOurOwnView(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
 		h.ca.failWith(&pausingFailure{fakeFailure{scope: ScopeName, retryAt: time.Now().Add(24 * time.Hour)}})
-		h.view = func(_ context.Context, name string) string { return name + " has 192.0.2.1" }
+		h.view = func(_ context.Context, _, name string, _ error) string { return name + " has 192.0.2.1" }
 		h.open()
 		h.refuse("bad.example.com")
 		h.m.Close()

@@ -141,6 +141,9 @@ type CA struct {
 
 	// Names are patterns. A CA with names goes before the others for them and serves no other.
 	Names []string `toml:"names" as:"host"`
+
+	// HTTPPort is where the CA asks for http-01, for Issue.Preflight.
+	HTTPPort int `toml:"http_port"`
 }
 
 // EAB is an external account binding (RFC 8555 §7.3.4).
@@ -166,6 +169,9 @@ type Issue struct {
 	Spread    bool     `toml:"spread"`
 	Preflight string   `toml:"preflight" enum:"off|advise|require"`
 	Failover  Failover `toml:"failover"`
+
+	// Resolvers are asked for what Preflight looks at, "host:port"; empty means the system's.
+	Resolvers []string `toml:"resolvers"`
 
 	// Backoff are the pauses after the first, second ... failure of a name; the last repeats.
 	Backoff []time.Duration `toml:"backoff"`

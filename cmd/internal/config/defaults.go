@@ -52,7 +52,7 @@ func defaultsAt(p paths) *Config {
 			Spread:     true,
 			Abandon:    Abandon{WhenDenied: 7 * day, WhenDNSAway: 14 * day},
 			Failover:   Failover{After: 5, BackAfter: day},
-			Preflight:  "off",
+			Preflight:  "advise",
 			Backoff:    []time.Duration{time.Minute, 10 * time.Minute, 100 * time.Minute, day},
 			Budget: Budget{
 				NewOrders: Rate{Count: 250, Per: 3 * time.Hour}, PerRegisteredDomain: Rate{Count: 40, Per: 7 * day},
@@ -98,6 +98,7 @@ func DefaultUpstream() Upstream {
 
 func (c *CA) setDefaults() {
 	c.ACMEVersion = "auto"
+	c.HTTPPort = 80
 	c.AgreeTerms = true
 }
 

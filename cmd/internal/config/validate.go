@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -155,6 +156,9 @@ func (v *validator) cas() {
 				v.fault(src.key("contact").elem(j), hint, "%q is no contact URL", contact)
 			}
 		}
+		if ca.HTTPPort < 1 || ca.HTTPPort > 65535 {
+			v.fault(src.key("http_port"), "leave it out: it is 80 at all public CAs", "%d is no port", ca.HTTPPort)
+		}
 		if !ca.AgreeTerms {
 			v.warn(src.key("agree_terms"), "write true once you have read them", "without agreeing to its terms of service %q makes no account", ca.Name)
 		}
@@ -214,6 +218,14 @@ func (v *validator) issue() {
 		if ch == "dns-01" && len(v.c.DNS) == 0 {
 			v.fault(src.key("challenges").elem(i), "add a [dns.NAME] with provider and zones", "dns-01 needs a DNS provider, and none is configured")
 		}
+	}
+	for i, r := range is.Resolvers {
+		if host, port, err := net.SplitHostPort(r); err != nil || host == "" || port == "" {
+			v.fault(src.key("resolvers").elem(i), `write "192.0.2.53:53"`, "%q is no address of a resolver", r)
+		}
+	}
+	if is.Preflight == "require" && len(v.c.Listen.HTTP) == 0 && slices.Contains(is.Challenges, "http-01") {
+		v.warn(src.key("preflight"), `take "http-01" out of issue.challenges, or listen on :80`, "names are refused whose challenge URL we do not answer, and listen.http is off")
 	}
 	if len(is.Keys) == 0 {
 		v.fault(src.key("keys"), "leave it out", "no kind of key is left")
