@@ -86,9 +86,16 @@ func (f *fairQueue) pop() *order {
 	return o
 }
 
-// remove takes out the orders for which drop reports true.
-func (f *fairQueue) remove(drop func(*order) bool) {
-	f.orders = slices.DeleteFunc(f.orders, drop)
+// remove takes the order out.
+func (f *fairQueue) remove(o *order) {
+	if i := slices.Index(f.orders, o); i >= 0 {
+		heap.Remove(&f.orders, i)
+	}
+}
+
+// drop takes out the orders for which gone reports true.
+func (f *fairQueue) drop(gone func(*order) bool) {
+	f.orders = slices.DeleteFunc(f.orders, gone)
 	heap.Init(&f.orders)
 }
 

@@ -12,15 +12,8 @@ import (
 // This file holds the queue's dealings with CAs that fail: which orders are parked, which one is the trial, and when all go on.
 
 // parkHopelessLocked looks at those beyond the places: they wait for their turn, but not for a CA that is known to fail, since their visitors
-// would hang for nothing.
+// would hang for nothing. It looks at every queued order, so it is called once after something became worse and not for each handshake.
 func (q *queue) parkHopelessLocked(now time.Time) {
-	open := false
-	for _, c := range q.circuits {
-		open = open || c.open
-	}
-	if !open {
-		return
-	}
 	hopeless := func(o *order) bool {
 		if o.trial != "" || q.reachableLocked(o, now) {
 			return false
@@ -30,7 +23,7 @@ func (q *queue) parkHopelessLocked(now time.Time) {
 	}
 	q.urgent = slices.DeleteFunc(q.urgent, hopeless)
 	q.renewals = slices.DeleteFunc(q.renewals, hopeless)
-	q.fresh.remove(hopeless)
+	q.fresh.drop(hopeless)
 }
 
 // parkLocked lets the handshakes go and keeps the name.
@@ -82,7 +75,7 @@ func (q *queue) failed(o *order, ca string, err error) bool {
 		q.circuits[ca] = c
 	}
 	now := time.Now()
-	o.after = now.Add(trialEvery)
+	o.after, q.worse = now.Add(trialEvery), true
 	q.returnLocked(o, ca)
 	if c.fail(o, err, q.failover, now) {
 		q.log.Warn("CA fails, new certificates wait", zap.String("ca", ca), zap.String("name", o.name), zap.Time("next_attempt", c.next), zap.Error(err))

@@ -117,6 +117,7 @@ type queue struct {
 	limit    int           // see Settings.InFlight
 	failover Failover
 	circuits map[string]*circuit
+	worse    bool // a CA has failed, or its trial is under way, since the queued orders were looked at; see parkHopelessLocked
 }
 
 // errParked is what an order ends a run with when every CA for it fails.
@@ -161,6 +162,10 @@ func (q *queue) wantLocked(w wish) (*round, error) {
 		o.number = q.number
 		q.orders[w.name] = o
 		q.enqueueLocked(o)
+		if !q.reachableLocked(o, now) { // its visitors would wait for their turn for nothing
+			q.unqueueLocked(o)
+			q.parkLocked(o)
+		}
 	}
 	if w.loyal.Before(o.loyal) {
 		o.loyal = w.loyal // the certificate it had is gone
@@ -277,15 +282,19 @@ func (q *queue) listLocked(o *order) *[]*order {
 	return nil
 }
 
+// unqueueLocked takes an order out of where it waits.
+func (q *queue) unqueueLocked(o *order) {
+	if list := q.listLocked(o); list == nil {
+		q.fresh.remove(o)
+	} else if i := slices.Index(*list, o); i >= 0 {
+		*list = slices.Delete(*list, i, i+1)
+	}
+}
+
 // hastenLocked makes an order that does not run yet one of kindReplace.
 func (q *queue) hastenLocked(o *order) {
-	same := func(other *order) bool { return other == o }
 	if o.state == orderQueued {
-		if list := q.listLocked(o); list != nil {
-			*list = slices.DeleteFunc(*list, same)
-		} else {
-			q.fresh.remove(same)
-		}
+		q.unqueueLocked(o)
 		q.urgent = append(q.urgent, o)
 	}
 	if o.withheld != nil {
@@ -296,12 +305,11 @@ func (q *queue) hastenLocked(o *order) {
 
 // dispatchLocked starts queued orders while there are places.
 func (q *queue) dispatchLocked() {
+	if q.ctx.Err() != nil {
+		return
+	}
 	now := time.Now()
-	for q.ctx.Err() == nil {
-		o := q.nextLocked()
-		if o == nil {
-			return
-		}
+	for o := q.nextLocked(); o != nil; o = q.nextLocked() {
 		if o.trial == "" && !q.admitLocked(o, now) {
 			q.parkLocked(o)
 			continue
@@ -310,7 +318,10 @@ func (q *queue) dispatchLocked() {
 		q.running++
 		q.wg.Go(func() { q.work(o) })
 	}
-	q.parkHopelessLocked(now)
+	if q.worse {
+		q.worse = false
+		q.parkHopelessLocked(now)
+	}
 }
 
 // nextLocked takes the next order from the queue for which there is a place: an urgent one, a trial, a renewal, a new name.
@@ -397,6 +408,7 @@ func (q *queue) apply(limit int, failover Failover) {
 	for _, o := range q.orders {
 		o.cas = q.cas(o.name)
 	}
+	q.worse = true // the CAs that are left may be those that fail
 	q.resumeLocked()
 	q.dispatchLocked()
 }

@@ -100,7 +100,7 @@ func (q *queue) choose(o *order, prefer string, asked []string) string {
 	now := time.Now()
 	ca, trial := q.routeLocked(o, asked, now)
 	if c := q.circuits[ca]; c != nil && trial && o.trial != ca {
-		c.try(o, now)
+		q.tryLocked(c, o, now)
 		o.trial = ca
 	} else if c != nil && c.probeDue(now) {
 		c.next = now.Add(q.failover.probeEvery())
@@ -112,10 +112,16 @@ func (q *queue) choose(o *order, prefer string, asked []string) string {
 func (q *queue) admitLocked(o *order, now time.Time) bool {
 	ca, trial := q.routeLocked(o, nil, now)
 	if trial {
-		q.circuits[ca].try(o, now)
+		q.tryLocked(q.circuits[ca], o, now)
 		o.trial, o.round.trial = ca, true
 	}
 	return ca != "" || len(o.cas) == 0 // without any, the order's run says so
+}
+
+// tryLocked gives the order the turn of the CA's next trial, which the others cannot have any more.
+func (q *queue) tryLocked(c *circuit, o *order, now time.Time) {
+	c.try(o, now)
+	q.worse = true
 }
 
 // reachableLocked is admitLocked without taking a turn.

@@ -307,6 +307,56 @@ func TestManager_HangingCAKeepsNeitherHandshakesNorOtherNames(t *testing.T) {
 	})
 }
 
+func TestManager_HangingTrialsInAllPlacesDoNotLetVisitorsHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.log = quiet()
+		h.set.InFlight = 1
+		h.ca.failWith(errors.New("down"))
+		h.open()
+		h.refuse("a.example.com") // opens the circuit
+		h.ca.script(func(ctx context.Context, _ *Request) error { <-ctx.Done(); return ctx.Err() })
+		time.Sleep(trialEvery + 2*resumeInterval) // its trial has the only place, and hangs
+		h.wantIssued("a.example.com", 2)
+		for _, name := range []string{"b.example.com", "c.example.com", "b.example.com"} {
+			began := time.Now()
+			if err := h.refuse(name); time.Since(began) > 2*time.Second {
+				t.Errorf("the visitor of %s hung for %s: %v", name, time.Since(began), err)
+			}
+		}
+	})
+}
+
+func TestQueue_NobodyWaitsForAPlaceWhenTheirOnlyCABeginsToFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(quiet())
+		q.cas = func(string) []string { return []string{"one"} }
+		q.run = func(ctx context.Context, _ *order) (*certificate, error) { <-ctx.Done(); return nil, ctx.Err() }
+		ctx, stop := context.WithCancel(t.Context())
+		defer q.close()
+		defer stop()
+		q.start(ctx)
+		q.apply(1, Failover{})
+		var rounds []*round
+		for _, name := range []string{"hangs.example", "a.example", "b.example"} {
+			r, err := q.want(wish{name: name, kind: kindNew, visitor: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			rounds = append(rounds, r)
+		}
+		q.failed(q.orders["hangs.example"], "one", errors.New("down"))
+		if _, err := q.want(wish{name: "c.example", kind: kindNew, visitor: true}); err == nil {
+			t.Error("one that comes now is to wait")
+		}
+		for _, r := range rounds[1:] {
+			if _, err := q.wait(ctx, r); err == nil {
+				t.Error("one that waited got no error")
+			}
+		}
+	})
+}
+
 func TestManager_FailsOverToTheNextCAAndBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
