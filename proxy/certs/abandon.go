@@ -74,7 +74,7 @@ func (m *Manager) leftUs(ctx context.Context, r *rules, t target, it planItem, n
 	}
 	switch {
 	case why != "" && now.After(it.ends.Add(forgetAfter)):
-		m.forget(it.name)
+		m.sweepEnded(ctx, it.name)
 	case why != "" || wait:
 		m.planner.plan(it.name, now.Add(goneEvery+scale(goneEvery, 0.1*fraction(it.name))))
 	default:

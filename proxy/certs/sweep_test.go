@@ -28,6 +28,12 @@ func TestSweep_RemovesWhatEndedTwoWeeksAgoAndListsNothing(t *testing.T) {
 		leave func(h *house) // how the name leaves
 	}{
 		{"the CA refuses to renew it", func(h *house) { h.ca.failWith(&fakeFailure{scope: ScopeName}) }},
+		{"nobody has visited it for long", func(h *house) {
+			h.set.Abandon = Abandon{Idle: day}
+			if err := h.m.Apply(h.set); err != nil {
+				h.t.Fatal(err)
+			}
+		}},
 		{"no site claims it any more", func(h *house) {
 			h.set.Lookup = func(string) (Policy, bool) { return Policy{}, false }
 			if err := h.m.Apply(h.set); err != nil {
