@@ -205,6 +205,9 @@ func (a *Ask) askOnce(ctx context.Context, name string, client netip.Addr) Answe
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
 	defer cancel()
 	before, known := a.answers.get(name)
+	if known && time.Now().Before(before.fresh) { // another flight has just landed
+		return before
+	}
 	answer, ttl := a.request(ctx, name, client)
 	a.watch(answer.err)
 	now := time.Now()
@@ -216,6 +219,8 @@ func (a *Ask) askOnce(ctx context.Context, name string, client netip.Addr) Answe
 	answer.fresh = now.Add(ttl)
 	if ttl > 0 || answer.Allowed {
 		a.answers.put(name, answer, now.Add(max(ttl, a.keeps(answer))))
+	} else {
+		a.answers.forget(name) // what it allowed before is over
 	}
 	if known && answer.err == nil && answer.Allowed && (answer.Tenant != before.Tenant || answer.To != before.To) {
 		if changed := a.changed.Load(); changed != nil {

@@ -57,6 +57,30 @@ func TestAsk_WhatItAllowedStaysAllowedWhileItCannotTell(t *testing.T) {
 	}
 }
 
+func TestAsk_ADenialThatIsNotToBeStoredEndsWhatWasAllowedBefore(t *testing.T) {
+	var code atomic.Int64
+	a, _ := newTestAsk(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(int(code.Load()))
+	})
+	allow := func() error { return a.Allow(t.Context(), "a.example", netip.Addr{}) }
+	code.Store(http.StatusOK)
+	if err := allow(); err != nil {
+		t.Fatal(err)
+	}
+	code.Store(http.StatusForbidden)
+	if err := allow(); !errors.Is(err, ErrDenied) {
+		t.Fatalf("%v, want a denial", err)
+	}
+	code.Store(http.StatusBadGateway)
+	if err := allow(); err == nil || errors.Is(err, ErrDenied) {
+		t.Errorf("%v, want that nobody can tell: its last word was no", err)
+	}
+	if answer, ok := a.Answer("a.example"); ok {
+		t.Errorf("%+v is still known of a name that was denied", answer)
+	}
+}
+
 func mustAnswer(t *testing.T, a *Ask, name string) Answer {
 	t.Helper()
 	answer, ok := a.Answer(name)
