@@ -43,7 +43,7 @@ func (m *Manager) readRevocations(ctx context.Context) error {
 // after a pause waits for it, so that an idle process, which reads nothing, serves nothing that was revoked meanwhile; if storage does not answer, not for long.
 func (m *Manager) heedRevocations(hello *tls.ClientHelloInfo, now time.Time) {
 	age := now.Sub(time.Unix(0, m.revocations.readAt.Load()))
-	if age < listEvery {
+	if 0 <= age && age < listEvery { // a clock that was set back tells nothing
 		return
 	}
 	read := m.rereadRevocations()
@@ -117,7 +117,11 @@ func (m *Manager) carryOut(leaf leafSum) *revoker {
 				m.log.Warn("revocation is not done yet", zap.Stringer("certificate", leaf), zap.Bool("given_up", done), zap.Error(err))
 			}
 			m.revocations.ended(leaf, w, err, done)
-			if done || !w.rest(ctx, pause, capped(time.Now(), retryOf(err))) {
+			if done {
+				return
+			}
+			if !w.rest(ctx, pause, capped(time.Now(), retryOf(err))) {
+				m.revocations.ended(leaf, w, errClosed, true) // whoever has just asked for another attempt waits for it
 				return
 			}
 		}

@@ -241,6 +241,21 @@ func TestRevoke_IdleProcessesReadTheListWithTheirFirstHandshakeOnly(t *testing.T
 	})
 }
 
+func TestRevoke_AClockThatIsSetBackDoesNotKeepTheListFromBeingRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, _ := newRevoking(t)
+		h.open()
+		h.must("a.example.com")
+		h.m.revocations.readAt.Store(time.Now().Add(24 * time.Hour).UnixNano())
+		before := h.store.Count(storagetest.Get, revocationsObject)
+		h.must("a.example.com")
+		synctest.Wait()
+		if n := h.store.Count(storagetest.Get, revocationsObject) - before; n != 1 {
+			t.Errorf("the list was read %d times", n)
+		}
+	})
+}
+
 func TestRevoke_ByTheAccountElseByTheKey(t *testing.T) {
 	for _, c := range []struct {
 		why          string
@@ -587,6 +602,26 @@ func TestCompromised_EndsWithTheManagerWhileAnOrderTidiesUp(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		if h.must("a.example.com").Equal(old) || ca.reason(old) != ReasonKeyCompromise {
 			t.Error("not replaced, or not revoked, by the next process")
+		}
+	})
+}
+
+func TestCompromised_WhoAsksAgainIsLetGoWhenTheManagerEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, _ := newRevoking(t)
+		h.log = quiet()
+		h.open()
+		h.must("a.example.com")
+		h.ca.failWith(&fakeFailure{scope: ScopeCA, retryAt: time.Now().Add(5 * time.Hour)})
+		if err := h.m.Compromised(t.Context(), "a.example.com"); !errors.Is(err, ErrUnderWay) {
+			t.Fatal(err)
+		}
+		ended := make(chan error)
+		go func() { ended <- h.m.Compromised(context.Background(), "a.example.com") }()
+		time.Sleep(time.Minute) // it waits for the attempt after the Retry-After
+		h.m.Close()
+		if err := <-ended; !errors.Is(err, ErrUnderWay) {
+			t.Error(err)
 		}
 	})
 }
