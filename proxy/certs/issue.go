@@ -27,7 +27,7 @@ func (a *attempt) issue(ctx context.Context, key *pendingKey) (*storage.Bundle, 
 	prefer := a.preference(cas)
 	var asked []string
 	var spent *BudgetError
-	for ca := a.queue.choose(a.o, prefer, nil); ca != ""; ca = a.queue.choose(a.o, prefer, asked) {
+	for ca := a.queue.choose(a.o, prefer, nil); ca != "" && ctx.Err() == nil; ca = a.queue.choose(a.o, prefer, asked) {
 		i := slices.IndexFunc(cas, func(c CA) bool { return c.Issuer.Name() == ca })
 		if i < 0 {
 			return nil, &storageError{fmt.Errorf("CA %s is configured no more", ca)} // a reload in this moment: try again

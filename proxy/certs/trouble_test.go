@@ -327,6 +327,27 @@ func TestManager_HangingTrialsInAllPlacesDoNotLetVisitorsHang(t *testing.T) {
 	})
 }
 
+func TestManager_ACAThatTakesAllTheTimeOfAnOrderIsNotHeldAgainstTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.log = quiet()
+		second := newFakeCA(t, "second")
+		h.set.CAs = append(h.set.CAs, CA{Issuer: second})
+		h.set.Failover = Failover{After: 1, BackAfter: day}
+		h.ca.script(func(ctx context.Context, _ *Request) error { <-ctx.Done(); return ctx.Err() })
+		second.script(func(ctx context.Context, _ *Request) error { return ctx.Err() })
+		h.open()
+		h.refuse("a.example.com")
+		time.Sleep(orderTimeout + trialEvery + 2*resumeInterval)
+		if calls := second.asked(""); len(calls) != 1 || calls[0].err != nil {
+			t.Errorf("the second CA was asked %+v", calls)
+		}
+		if _, err := hello(h.m, "a.example.com", second.pool()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestQueue_NobodyWaitsForAPlaceWhenTheirOnlyCABeginsToFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(quiet())
