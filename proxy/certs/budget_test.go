@@ -142,6 +142,23 @@ func TestBudgets_NearlyTheWholeLimitCanBeSpent(t *testing.T) {
 	})
 }
 
+func TestBudgets_ALimitWithinASecondHoldsToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startNode(storage.NewMemory())
+		defer n.stop()
+		var s spendings
+		for range 600 {
+			if _, err := n.b.pay(t.Context(), chargeOf(Limit{Count: 2, Per: time.Second}, true), false); err == nil {
+				s.note()
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if most := s.most(time.Second); most != 2 {
+			t.Errorf("%d spent within a second, want 2", most)
+		}
+	})
+}
+
 func TestBudgets_NewNamesLeaveTheReserveToRenewals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := startNode(storage.NewMemory())
@@ -295,6 +312,27 @@ func TestManager_KeepsToTheBudgetOfOrdersAndServesEveryNameInTheEnd(t *testing.T
 		h.wantIssued("", 10)
 		if got := h.widest(time.Hour); got > 4 {
 			t.Errorf("%d orders within an hour", got)
+		}
+	})
+}
+
+func TestManager_AReloadThatRaisesABudgetLetsNamesGoOnAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.set.Budget = Budget{Orders: Limit{Count: 1, Per: 30 * day}}
+		h.open()
+		h.must("a.example.com")
+		h.refuse("b.example.org")
+		if s := h.m.remembered("b.example.org"); s.State != StateWithheld {
+			t.Fatalf("%+v", s)
+		}
+		h.set.Budget.Orders.Count = 10
+		if err := h.m.Apply(h.set); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		if h.m.cache.cert("b.example.org") == nil {
+			t.Errorf("still waits: %+v", h.m.remembered("b.example.org"))
 		}
 	})
 }

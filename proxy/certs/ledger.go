@@ -98,7 +98,7 @@ func (l *ledger) add(account string, end int64, fresh, renewals int) {
 func (l *ledger) tidy(limit Limit, now time.Time) {
 	for account, grants := range l.Accounts {
 		grants = slices.DeleteFunc(grants, func(g grant) bool {
-			return g.New+g.Renewal == 0 || !now.Before(limit.free(g.End)) || g.End > now.Add(limit.Per).UnixMilli()
+			return g.New+g.Renewal == 0 || !now.Before(limit.free(g.End)) || g.End > now.Add(limit.Per+limit.slot()).UnixMilli()
 		})
 		if l.Accounts[account] = grants; len(grants) == 0 {
 			delete(l.Accounts, account)

@@ -407,6 +407,9 @@ func (q *queue) apply(limit int, failover Failover) {
 	}
 	for _, o := range q.orders {
 		o.cas = q.cas(o.name)
+		if o.withheld != nil {
+			o.after = time.Time{} // there may be more room now
+		}
 	}
 	q.worse = true // the CAs that are left may be those that fail
 	q.resumeLocked()
