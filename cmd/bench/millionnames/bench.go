@@ -24,6 +24,7 @@ import (
 type bench struct {
 	mint  *mint
 	certs *certs.Manager
+	sites certs.Settings
 	known chan struct{} // closed when the index was read
 	stop  context.CancelFunc
 	pace  sync.WaitGroup
@@ -37,16 +38,23 @@ func open(ctx context.Context, o options, budget int64) (*bench, error) {
 	}
 	b := &bench{mint: m, known: make(chan struct{})}
 	log := zap.New(zapcore.NewNopCore(), zap.WrapCore(func(zapcore.Core) zapcore.Core { return &waiter{known: b.known} }))
-	b.certs, err = certs.New(certs.Config{Store: m, Logger: log}, certs.Settings{
+	b.sites = certs.Settings{
 		Lookup: func(string) (certs.Policy, bool) { return certs.Policy{Site: "all", OnDemand: true}, true }, CAs: []certs.CA{{Issuer: nobody{}}},
 		CacheBytes: budget, UnknownPerClient: -1,
-	})
+	}
+	b.certs, err = certs.New(certs.Config{Store: m, Logger: log}, b.sites)
 	if err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
 	ctx, b.stop = context.WithCancel(ctx)
 	b.pace.Go(func() { gcpace.Run(ctx, b.certs.CacheBytes) })
 	return b, b.certs.Start(ctx)
+}
+
+// resize changes the budget, as a reload does.
+func (b *bench) resize(budget int64) error {
+	b.sites.CacheBytes = budget
+	return b.certs.Apply(b.sites)
 }
 
 func (b *bench) close() {

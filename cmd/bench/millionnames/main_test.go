@@ -1,9 +1,11 @@
 package main
 
 import (
+	"math"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestMeasures_SayWhatTheyMeasured runs all of them with few names. Times are not looked at, counts are.
@@ -13,7 +15,7 @@ func TestMeasures_SayWhatTheyMeasured(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		`index of 600 names made`, `heap per resident name: \d+ B`, `600 names known after`, `600 of them loaded`, `round 3, beside 4 that load cold names`,
+		`index of 600 names made`, `heap per resident name: \d+ B`, `600 names known after`, `600 of them loaded`, `with room, round 5, beside 4 that load cold names`, `evicting, p99 beside 4 that load cold names: \d+\.\d\dx alone`,
 		`1\.000 reads of certificates and 1\.\d+ reads of any kind`, `start of the manager with 600 names stored`,
 	} {
 		if !regexp.MustCompile(want).MatchString(out.String()) {
@@ -24,5 +26,20 @@ func TestMeasures_SayWhatTheyMeasured(t *testing.T) {
 		if err := run(t.Context(), append(bad, "-inside"), &out); err == nil {
 			t.Errorf("%v was accepted", bad)
 		}
+	}
+}
+
+func TestHistogram_IsExactToTwoPercent(t *testing.T) {
+	for _, d := range []time.Duration{0, 1, 63, 64, 65, 127, 128, 1000, 123456, time.Second, time.Hour, math.MaxInt64} {
+		h := new(histogram)
+		h.add(1)
+		h.add(d)
+		h.add(math.MaxInt64)
+		if got := h.quantile(0.5); got > max(d, 1) || float64(got) < 0.98*float64(d) {
+			t.Errorf("%v became %v", d, got)
+		}
+	}
+	if got := new(histogram).quantile(0.5); got != 0 {
+		t.Errorf("of nothing: %v", got)
 	}
 }

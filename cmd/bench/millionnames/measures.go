@@ -2,16 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"runtime"
-	"slices"
-	"sync"
 	"time"
-
-	"gatelodge/storage"
 )
 
 // measureHeap says what a resident name costs.
@@ -99,99 +93,6 @@ func (b *bench) load(ctx context.Context, names, workers int) error {
 		}
 	}
 	return err
-}
-
-// coldLoaders is how many load cold names while warm ones are looked up.
-const coldLoaders = 4
-
-// measureWarm says how long look-ups of warm names take beside others that load cold ones, and beside others that do the same work elsewhere.
-func measureWarm(ctx context.Context, o options, out io.Writer) error {
-	budget := min(o.budget, 64<<20)
-	warm := min(500, o.names/4, int(budget/(100<<10))) // half of the certificates that are kept ready
-	b, err := open(ctx, o, budget)
-	if err != nil {
-		return err
-	}
-	defer b.close()
-	if err := b.awaitIndex(ctx); err != nil {
-		return err
-	}
-	for range 4 {
-		if err := b.load(ctx, warm, 1); err != nil {
-			return err
-		}
-	}
-	cold := func() error { return b.visit(warm + rand.IntN(o.names-warm)) }
-	work := func() error { // what a load does, without the manager
-		_, err := storage.DecodeBundle("certs/x", b.mint.object(rand.IntN(o.names)))
-		return err
-	}
-	arms := []struct {
-		name string
-		f    func() error
-	}{{"alone", nil}, {"beside 4 that parse certificates only", work}, {"beside 4 that load cold names", cold}}
-	var alone []time.Duration
-	for round := range 3 {
-		for _, arm := range arms {
-			times, loads, err := b.lookUps(ctx, o.phase, warm, arm.f)
-			if err != nil {
-				return err
-			}
-			if arm.f == nil {
-				alone = times
-			}
-			fmt.Fprintf(out, "warm look-up, round %d, %s: p50 %v, p99 %v (%.2fx alone), p99.9 %v, longest %v; %d look-ups, %d others; cache %d of %d MiB\n", round+1, arm.name,
-				quantile(times, 0.5), quantile(times, 0.99), float64(quantile(times, 0.99))/float64(quantile(alone, 0.99)), quantile(times, 0.999), times[len(times)-1],
-				len(times), loads, b.certs.CacheBytes()>>20, budget>>20)
-		}
-	}
-	return nil
-}
-
-func quantile(sorted []time.Duration, q float64) time.Duration {
-	return sorted[int(float64(len(sorted)-1)*q)]
-}
-
-// lookUps measures look-ups one by one, for the time of a phase, beside the loaders that do f. They come back sorted.
-func (b *bench) lookUps(ctx context.Context, phase time.Duration, warm int, f func() error) (times []time.Duration, loads int, err error) {
-	ctx, stop := context.WithCancelCause(ctx)
-	var loaders sync.WaitGroup
-	counts := make([]int, coldLoaders)
-	for w := range coldLoaders {
-		if f == nil {
-			break
-		}
-		loaders.Go(func() {
-			for ctx.Err() == nil {
-				if err := f(); err != nil {
-					stop(err)
-				}
-				counts[w]++
-			}
-		})
-	}
-	hellos := make([]*tls.ClientHelloInfo, warm)
-	for i := range hellos {
-		hellos[i] = helloFor(i)
-	}
-	times = make([]time.Duration, 0, 1<<24)
-	for end := time.Now().Add(phase); time.Now().Before(end) && ctx.Err() == nil && len(times) < cap(times); {
-		hello := hellos[rand.IntN(warm)]
-		began := time.Now()
-		cert, err := b.certs.GetCertificate(hello)
-		times = append(times, time.Since(began))
-		if err != nil || cert == nil {
-			stop(fmt.Errorf("no certificate for %s: %w", hello.ServerName, err))
-		}
-	}
-	err = context.Cause(ctx)
-	stop(nil)
-	loaders.Wait()
-	for _, n := range counts {
-		loads += n
-	}
-	slices.Sort(times)
-	return times, loads, err
 }
 
 // measureCold says how many cold names one processor loads in a second, and what each costs storage.
