@@ -70,7 +70,7 @@ func (m *Manager) leftUs(ctx context.Context, r *rules, t target, it planItem, n
 	if g != it.gone {
 		g.Found = now.Unix()
 		m.planner.setGone(it.name, g)
-		m.index.gone(it, g)
+		m.index.told(it.name)
 	}
 	switch {
 	case why != "" && now.After(it.ends.Add(forgetAfter)):
@@ -121,11 +121,6 @@ func (p *planner) setGone(name string, g farewell) {
 	if _, it := p.knownLocked(name); it != nil {
 		it.leave(g)
 	}
-}
-
-// gone enters what is known of a name that left us.
-func (x *index) gone(it planItem, g farewell) {
-	x.change(it.name, &indexEntry{CA: it.ca, NotAfter: it.ends, RenewAt: it.due.UTC().Truncate(time.Second), Leaf: it.leaf, ID: it.id, Issued: it.issued, Early: it.early, Gone: g}, x.pause())
 }
 
 // newer returns what is known of both together: the later handshake, and what was found after it.

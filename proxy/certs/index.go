@@ -37,12 +37,24 @@ type index struct {
 	names func() int    // how many there are
 	seen  *visits       // nil: of no interest
 
+	// planned returns what the planner knows of the certificate of a name, if it knows one. It is only needed by who calls told.
+	planned func(name string) (indexEntry, bool)
+
 	mu      sync.Mutex // guards what follows
-	changes [indexShards]map[string]*indexEntry
+	changes [indexShards]indexChanges
 	due     [indexShards]time.Time // when the changes are to be written
 	read    [indexShards]time.Time // when we saw it last
 	asking  [indexShards]time.Time // until then only we ask about its certificates
 }
+
+// indexChanges are those of a shard that are not written yet. A million names that are planned have some hundred thousand at any time, so nothing is kept of them that
+// can be found when they are written.
+type indexChanges struct {
+	entries map[string]*indexEntry // of certificates that are new; nil where the name is to be taken out
+	told    map[string]struct{}    // names of which the planner knows more
+}
+
+func (c indexChanges) count() int { return len(c.entries) + len(c.told) }
 
 func newIndex(store storage.Store, log *zap.Logger, self string, names func() int) *index {
 	return &index{store: store, log: log, self: self, names: names, wake: make(chan struct{}, 1)}
@@ -56,9 +68,6 @@ func (x *index) put(c *certificate, renewAt time.Time, isNew bool) {
 	}
 	x.change(c.name, entryOf(c, renewAt), wait)
 }
-
-// told enters what the CA said of the certificate.
-func (x *index) told(e indexEntry, name string) { x.change(name, &e, x.pause()) }
 
 func entryOf(c *certificate, renewAt time.Time) *indexEntry {
 	i := c.identity()
@@ -74,27 +83,42 @@ func (x *index) pause() time.Duration {
 }
 
 func (x *index) change(name string, e *indexEntry, wait time.Duration) {
-	now := time.Now()
-	x.mu.Lock()
 	shard := indexShard(name)
-	if x.changes[shard] == nil {
-		x.changes[shard] = map[string]*indexEntry{}
+	x.mu.Lock()
+	c := &x.changes[shard]
+	if c.entries == nil {
+		c.entries = map[string]*indexEntry{}
 	}
-	if old := x.changes[shard][name]; old != nil && e != nil { // not written yet
-		e.Gone = e.Gone.newer(old.Gone)
+	if old := c.entries[name]; old == nil || e == nil || !old.Issued.After(e.Issued) {
+		c.entries[name] = e
 	}
-	switch old := x.changes[shard][name]; {
-	case old == nil || e == nil || e.same(*old) && e.Said != nil:
-	case e.same(*old):
-		e.Said = old.Said
-	case old.Issued.After(e.Issued):
-		e = old // what we heard is about the one before
+	x.dueLocked(shard, wait)
+	x.mu.Unlock()
+	x.wakeUp()
+}
+
+// told says that the planner knows more of the name's certificate: what its CA said of it, or whether the name has left us.
+func (x *index) told(name string) {
+	shard, wait := indexShard(name), x.pause()
+	x.mu.Lock()
+	c := &x.changes[shard]
+	if c.told == nil {
+		c.told = map[string]struct{}{}
 	}
-	x.changes[shard][name] = e
-	if due := now.Add(wait); x.due[shard].IsZero() || due.Before(x.due[shard]) {
+	c.told[name] = struct{}{}
+	x.dueLocked(shard, wait)
+	x.mu.Unlock()
+	x.wakeUp()
+}
+
+// dueLocked sees to it that the shard is written after the wait at the latest.
+func (x *index) dueLocked(shard int, wait time.Duration) {
+	if due := time.Now().Add(wait); x.due[shard].IsZero() || due.Before(x.due[shard]) {
 		x.due[shard] = due
 	}
-	x.mu.Unlock()
+}
+
+func (x *index) wakeUp() {
 	select {
 	case x.wake <- struct{}{}:
 	default:
@@ -119,11 +143,11 @@ func (x *index) next(now time.Time) (shards []int, wait time.Duration) {
 }
 
 // take returns the shard's changes, and forgets them.
-func (x *index) take(shard int) map[string]*indexEntry {
+func (x *index) take(shard int) indexChanges {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	changes := x.changes[shard]
-	x.changes[shard], x.due[shard] = nil, time.Time{}
+	x.changes[shard], x.due[shard] = indexChanges{}, time.Time{}
 	return changes
 }
 
@@ -131,18 +155,43 @@ func (x *index) take(shard int) map[string]*indexEntry {
 func (x *index) pending(shard int) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return len(x.changes[shard]) > 0
+	return x.changes[shard].count() > 0
 }
 
 // giveBack keeps changes that could not be written. What came meanwhile is newer.
-func (x *index) giveBack(shard int, changes map[string]*indexEntry) {
-	if len(changes) == 0 {
+func (x *index) giveBack(shard int, c indexChanges) {
+	if c.count() == 0 {
 		return
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	maps.Copy(changes, x.changes[shard])
-	x.changes[shard], x.due[shard] = changes, time.Now().Add(indexRetry)
+	c.entries, c.told = union(c.entries, x.changes[shard].entries), union(c.told, x.changes[shard].told)
+	x.changes[shard], x.due[shard] = c, time.Now().Add(indexRetry)
+}
+
+// union returns both together; where both have something, it is that of the second.
+func union[V any](a, b map[string]V) map[string]V {
+	if len(a) == 0 {
+		return b
+	}
+	maps.Copy(a, b)
+	return a
+}
+
+// complete returns the changes as they are to be written: with what the planner knows now.
+func (x *index) complete(c indexChanges) map[string]*indexEntry {
+	all := make(map[string]*indexEntry, c.count())
+	maps.Copy(all, c.entries)
+	for name := range c.told {
+		e, known := x.planned(name)
+		if entry, there := all[name]; there && known && entry != nil && e.same(*entry) {
+			e.RenewAt = entry.RenewAt
+		} else if there || !known {
+			continue // it is gone, or another certificate
+		}
+		all[name] = &e
+	}
+	return all
 }
 
 // sync writes the shard's changes, if there are any, and returns what is there then. With ask, it makes us the one who asks about its certificates for as long as
@@ -160,7 +209,7 @@ func (x *index) sync(ctx context.Context, shard int, ask bool) (file *indexShard
 			return nil, time.Time{}, err
 		}
 		now := time.Now()
-		changed := file.apply(changes)
+		changed := file.apply(x.complete(changes))
 		if x.seen != nil && file.see(x.seen, now) {
 			changed = true
 		}
@@ -248,7 +297,7 @@ func (x *index) leave(ctx context.Context) {
 			if file, version, err = x.load(ctx, shard); err != nil {
 				break
 			}
-			changed := file.apply(changes)
+			changed := file.apply(x.complete(changes))
 			if ours := file.Asker == x.self; ours || changed {
 				if ours {
 					file.Asker, file.Until = "", time.Time{}

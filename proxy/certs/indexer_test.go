@@ -94,7 +94,8 @@ func TestReindex_TakesOutWhatHasNoCertificateAndKeepsWhatCAsSaid(t *testing.T) {
 		}
 		e := entryOf(cert, cert.renewAt)
 		e.Said = &suggestion{Leaf: cert.leaf(), Asked: 7, Next: 8, Renew: 9}
-		x.told(*e, cert.name)
+		x.planned = func(string) (indexEntry, bool) { return *e, true }
+		x.told(cert.name)
 		if _, _, err := x.sync(t.Context(), indexShard(cert.name), false); err != nil {
 			t.Fatal(err)
 		}

@@ -76,7 +76,7 @@ func New(cfg Config, s Settings) (*Manager, error) {
 	m.members = newMembers(m.store, m.log, cfg.Beat)
 	m.failures, m.index, m.queue = newFailures(m.store, m.log), newIndex(m.store, m.log, m.members.self, m.planner.size), newQueue(m.log)
 	m.told = newMemo[string, struct{}](eventMemory)
-	m.index.seen, m.planner.visits = m.visits, m.visits
+	m.index.seen, m.index.planned, m.planner.visits = m.visits, m.planner.entry, m.visits
 	m.budgets = newBudgets(m.store, m.log)
 	m.budgets.refusing, m.queue.failing = m.emitBudget, m.emitCA
 	m.queue.run, m.queue.cas, m.queue.tenant = m.obtain, m.casFor, func(name string) string { return m.rules.Load().tenant(name) }

@@ -349,6 +349,16 @@ func (p *planner) get(name string) (planItem, bool) {
 	return planItem{}, false
 }
 
+// entry returns what the index is to say of the name; false if we have not heard of a certificate.
+func (p *planner) entry(name string) (indexEntry, bool) {
+	it, _ := p.get(name)
+	e := indexEntry{CA: it.ca, NotAfter: it.ends, RenewAt: it.due.Truncate(time.Second), Leaf: it.leaf, ID: it.id, Issued: it.issued, Early: it.early, Gone: it.gone}
+	if it.said != nil && it.said.Asked != 0 {
+		e.Said = it.said
+	}
+	return e, it.ca != ""
+}
+
 // plan looks at names as they become due, until ctx ends.
 func (m *Manager) plan(ctx context.Context) {
 	var busy sync.WaitGroup

@@ -203,7 +203,7 @@ func (m *Manager) heard(it planItem, before, s suggestion) {
 		}
 	}
 	m.learn(it.name, s)
-	m.index.told(indexEntry{CA: it.ca, NotAfter: it.ends, RenewAt: it.due.UTC().Truncate(time.Second), Leaf: it.leaf, ID: it.id, Issued: it.issued, Early: it.early, Said: &s}, it.name)
+	m.index.told(it.name)
 }
 
 // learn plans the renewal anew if what the CA said changes its time.

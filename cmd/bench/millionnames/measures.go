@@ -22,14 +22,14 @@ func measureHeap(ctx context.Context, o options, out io.Writer) error {
 	if err := b.visit(n); err != nil {
 		return err
 	}
-	before := heap()
+	before, counted := heap(), b.certs.CacheBytes()
 	for i := range n {
 		if err := b.visit(i); err != nil {
 			return err
 		}
 	}
 	bytes := (heap() - before) / int64(n)
-	counted := b.certs.CacheBytes() / int64(n)
+	counted = (b.certs.CacheBytes() - counted) / int64(n)
 	planned, err := plannedHeap(ctx, o)
 	if err != nil {
 		return err
