@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -87,6 +88,9 @@ func sendCrowds(ctx context.Context, address string, c floodCase, count, first i
 func beCrowd(order string, out io.Writer) error {
 	var c crowd
 	if err := json.Unmarshal([]byte(order), &c); err != nil {
+		return err
+	}
+	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, 19); err != nil { // as if they were on other machines
 		return err
 	}
 	var mu sync.Mutex

@@ -5,7 +5,7 @@
 // Each case starts the real binary anew, over a CA of its own (acmeclient/devca) and an ask endpoint that can be told to fail or to hang, lets processes of this
 // program shake hands with it from many addresses of loopback, in waves of -at-once, since a process has so many descriptors only, and looks at goroutines, heap, resident memory and
 // descriptors meanwhile. Beside the flood a visitor opens one connection after the other for a name that has its certificate: its times say what others notice. It needs
-// Linux. Times depend on the machine, whose processors clients and server share here; counts do not.
+// Linux. Times depend on the machine, whose processors clients and server share here, though the clients yield; counts do not.
 package main
 
 import (
@@ -76,6 +76,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if o.binary == "" {
 		o.binary = filepath.Join(dir, "gatelodge")
 		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", o.binary, "gatelodge/cmd/gatelodge")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if said, err := build.CombinedOutput(); err != nil {
 			return fmt.Errorf("build gatelodge: %w\n%s", err, said)
 		}
