@@ -105,6 +105,9 @@ func (c *cache) claim(host string, t target, r *rules) {
 	if e := c.lookLocked(t.name); e != nil {
 		e.seen.Store(period(time.Now()))
 	}
+	if len(host) > maxName { // with the suffix of a second certificate: it is found by its name each time
+		return
+	}
 	e := c.lookLocked(host)
 	switch {
 	case t.file != nil && (e == nil || e.of.file != t.file):

@@ -272,6 +272,26 @@ func TestManager_NamesTooLongForASecondCertificateHaveTheMainOne(t *testing.T) {
 	h.wantIssued("", 1)
 }
 
+func TestCache_AHostTooLongForTheSuffixOfTheSecondCertificateTakesNoOthersPlace(t *testing.T) {
+	rest := strings.Repeat(strings.Repeat("b", 46)+".", 4) + "b" // 189 bytes
+	long := strings.Repeat("a", 63) + "." + rest                 // 253 bytes
+	h := newPair(t).listing("*." + rest)
+	h.open()
+	h.must(long)
+	for range 3 {
+		cert, err := h.m.GetCertificate(rsaHello(long))
+		if err != nil || cert == nil || keyTypeOf(cert.Leaf.PublicKey) != rsa2048 {
+			t.Fatalf("%v, %v", cert, err)
+		}
+	}
+	for n := range 4 {
+		if e := h.m.cache.get(long[:n]); e != nil {
+			t.Errorf("there is an entry for %q, which nobody asked for", long[:n])
+		}
+	}
+	h.m.cache.check(t)
+}
+
 func TestPendingFor_MakesAnewWhatIsOfAnotherKind(t *testing.T) {
 	h := newHouse(t)
 	first, err := pendingFor(t.Context(), h.store, "a.example.com", ecdsaP256, nil)
