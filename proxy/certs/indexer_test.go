@@ -39,6 +39,26 @@ func (h *house) loseIndex() {
 	}
 }
 
+func TestIndex_HasWhatIsIssuedWhileTheManagerCloses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.log = quiet()
+		h.ca.script(func(ctx context.Context, _ *Request) error {
+			<-ctx.Done()
+			time.Sleep(time.Second) // the CA has just issued
+			return nil
+		})
+		h.open()
+		go h.hello("a.example.com")
+		time.Sleep(time.Second)
+		h.m.Close()
+		_, indexed := h.entries()["a.example.com"]
+		if stored := h.has(certObject("a.example.com")); !stored || !indexed {
+			t.Errorf("stored %v, in the index %v", stored, indexed)
+		}
+	})
+}
+
 func TestReindex_BringsEveryCertificateBackIntoRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)

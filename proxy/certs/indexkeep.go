@@ -25,6 +25,7 @@ func (m *Manager) writeIndex(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
+			m.queue.close() // what is issued to the last order is entered too
 			m.index.leave(ctx)
 			return
 		case <-m.index.wake:
