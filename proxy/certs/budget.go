@@ -97,8 +97,8 @@ func (r *rules) charges(t target, ca CA, renewal bool) []charge {
 // tenant is whose name it is: what the permission said, else the registered domain.
 func (r *rules) tenant(name string) string {
 	host := subject(name)
-	if p, ok := r.Permission.(interface{ Answer(string) (Answer, bool) }); ok {
-		if answer, ok := p.Answer(host); ok && answer.Tenant != "" {
+	if p, ok := r.Permission.(interface{ Told(string) (Answer, bool) }); ok {
+		if answer, ok := p.Told(host); ok && answer.Tenant != "" {
 			return answer.Tenant
 		}
 	}

@@ -337,6 +337,22 @@ func TestManager_AReloadThatRaisesABudgetLetsNamesGoOnAtOnce(t *testing.T) {
 	})
 }
 
+func TestPlanner_ANameThatWaitsForABudgetIsNotLookedAtAgainAndAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.set.Budget = Budget{Orders: Limit{Count: 1, Per: 30 * day}}
+		h.open()
+		h.must("a.example.com")
+		h.refuse("b.example.org")
+		h.m.planner.plan("b.example.org", time.Now()) // as news of it would
+		before := h.store.Count(storagetest.Get, certObject("b.example.org"))
+		time.Sleep(12 * time.Hour)
+		if n := h.store.Count(storagetest.Get, certObject("b.example.org")) - before; n > 2 {
+			t.Errorf("read %d times in 12 hours", n)
+		}
+	})
+}
+
 // errorsIn unpacks what the house's hello joined.
 func errorsIn(err error) error {
 	if all, ok := err.(interface{ Unwrap() []error }); ok && len(all.Unwrap()) > 0 {
@@ -502,7 +518,7 @@ type tenants struct {
 	of func(name string) string
 }
 
-func (p *tenants) Answer(name string) (Answer, bool) {
+func (p *tenants) Told(name string) (Answer, bool) {
 	return Answer{Allowed: true, Tenant: p.of(name)}, true
 }
 

@@ -29,11 +29,20 @@ func (v Answer) holds(now time.Time) bool { return v.err == nil && now.Before(v.
 // refreshPause is how long a request that finds an old answer, while the endpoint fails, does not make us ask again.
 const refreshPause = 10 * time.Second
 
-// Answer returns what was last said of the name, from memory. One that is too old to be taken without asking is asked for again in the background, and the next
-// caller has it.
-func (a *Ask) Answer(name string) (Answer, bool) {
+// Told returns what was last said of the name, from memory; false if nothing was. Nobody is asked.
+func (a *Ask) Told(name string) (Answer, bool) {
 	answer, ok := a.answers.get(name)
 	if !ok || answer.asked.IsZero() {
+		return Answer{}, false
+	}
+	return answer, true
+}
+
+// Answer is Told for whoever sends requests there: an answer that is too old to be taken without asking is asked for again in the background, and the next
+// caller has the new one.
+func (a *Ask) Answer(name string) (Answer, bool) {
+	answer, ok := a.Told(name)
+	if !ok {
 		return Answer{}, false
 	}
 	pause := time.Duration(0)

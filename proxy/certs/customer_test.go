@@ -126,6 +126,24 @@ func TestAsk_WhileItFailsRequestsDoNotMakeItBeAskedAgainAndAgain(t *testing.T) {
 	}
 }
 
+func TestList_AsksNobodyWhoseNamesAre(t *testing.T) {
+	a := newMoodyAsk(t, "max-age=0")
+	h := newHouse(t)
+	h.set.Permission = a.Ask
+	h.open()
+	h.must("a.example.com")
+	before := a.asked.Load()
+	for range 10 {
+		if s := h.m.remembered("a.example.com"); s.Tenant != "acme" {
+			t.Errorf("%+v", s)
+		}
+	}
+	a.Close() // waits for what is under way
+	if n := a.asked.Load() - before; n > 0 {
+		t.Errorf("asked %d times", n)
+	}
+}
+
 func TestAsk_ANewOneKnowsWhereCustomersGo(t *testing.T) {
 	old := newMoodyAsk(t, "max-age=600")
 	if err := old.allow("a.example"); err != nil {

@@ -460,8 +460,7 @@ func (m *Manager) order(name string, cert *certificate, now time.Time) {
 		w.kind, w.issuer, w.loyal = kindRenew, cert.ca, m.loyalUntil(cert)
 		m.take(cert)
 	}
-	_, err := m.queue.want(w)
-	if _, parked := errors.AsType[*UnavailableError](err); err != nil && !parked {
+	if _, err := m.queue.want(w); errors.Is(err, errBusy) {
 		m.planner.retry(name, true) // no room; otherwise the end of the order plans the next look
 	}
 }
