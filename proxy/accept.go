@@ -28,6 +28,7 @@ func (s *Server) accept(ctx context.Context, l net.Listener, take func(*conn), f
 		if errors.Is(err, net.ErrClosed) {
 			select {
 			case <-s.draining:
+			case <-s.left:
 			case <-ctx.Done():
 			default:
 				failed <- err

@@ -30,6 +30,9 @@ type Config struct {
 	// turns it on. Nil: there is no HTTP/3.
 	ListenQUIC func() ([]net.PacketConn, error)
 
+	// AwaitQUIC returns when nobody else reads the UDP sockets any more, or when ctx ends; they are not read before. Nil: nobody does.
+	AwaitQUIC func(ctx context.Context)
+
 	// Limits are the timeouts and sizes of connections.
 	Limits Limits
 

@@ -37,7 +37,8 @@
 //  11. A failure becomes a status with the request id and no detail; whose fault it was decides which (answer.go: exchange.upstreamFailed, exchange.clientFailed), (errorpage.go: errorPage).
 //  12. The exchange ends: panics stop here, the body is let go, one line goes into the access log (exchange.go: exchange.end), (accesslog.go: exchange.record).
 //
-// Shutdown begins at the listeners and waits for step 12 of all (server.go: Server.Shutdown).
+// Shutdown begins at the listeners and waits for step 12 of all (server.go: Server.Shutdown). Where another process goes on with the same sockets, these are passed to it
+// before (listen.go: Sockets.Pass), and connections come to their end at leisure (leave.go: Server.Leave).
 //
 // # What the engines hide
 //

@@ -10,6 +10,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
+	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 )
 
@@ -27,6 +28,7 @@ type http3Engine struct {
 	mu       sync.Mutex // guards what follows; held for moments only
 	on       bool
 	serving  bool
+	waits    bool          // for Config.AwaitQUIC
 	over     bool          // it will not be turned on again
 	sockets  []*quicSocket // none while off and drained
 	conns    map[*h3Conn]struct{}
@@ -73,7 +75,7 @@ func (e *http3Engine) set(on bool) error {
 		}
 	}
 	e.on = true
-	if !e.serving {
+	if !e.serving || e.waits {
 		return nil
 	}
 	return e.listenLocked()
@@ -91,10 +93,31 @@ func (e *http3Engine) start() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.serving = true
+	if await := e.srv.cfg.AwaitQUIC; await != nil {
+		e.waits = true
+		e.own.Go(func() {
+			await(e.srv.ctx)
+			e.begin()
+		})
+		return nil
+	}
 	if !e.on {
 		return nil
 	}
 	return e.listenLocked()
+}
+
+// begin is the end of the wait for Config.AwaitQUIC.
+func (e *http3Engine) begin() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.waits = false
+	if !e.on {
+		return
+	}
+	if err := e.listenLocked(); err != nil {
+		e.srv.log.Error("no HTTP/3 until the next start", zap.Error(err))
+	}
 }
 
 // listenLocked accepts connections on all sockets.
@@ -258,6 +281,15 @@ func (e *http3Engine) closeLocked(f func()) {
 		e.closings--
 		e.closed.Broadcast()
 	})
+}
+
+// awaitClosed returns when what was turned off has let go of its sockets.
+func (e *http3Engine) awaitClosed() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for e.closings > 0 || len(e.sockets) > 0 {
+		e.closed.Wait()
+	}
 }
 
 // shutdown turns it off for good and returns when all connections have ended, or when giveUp is closed.

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"gatelodge/proxy"
@@ -56,6 +57,64 @@ func TestOpener_OpensTCPUnixAndUDP(t *testing.T) {
 		if _, body := proxytest.Get(t, p.Client(proxytest.Plain), "http://a.test/"); body != "ok" {
 			t.Errorf("%s: %q", p.HTTP, body)
 		}
+	}
+}
+
+func TestSockets_PassTheirSocketsOn(t *testing.T) {
+	sock := filepath.Join(t.TempDir(), "web.sock")
+	addrs := []string{"127.0.0.1:0", "unix://" + sock}
+	var o proxy.Opener
+	before, err := o.Open(addrs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	quic, err := before.ListenQUIC()
+	if err != nil {
+		t.Fatal(err)
+	}
+	passed, err := before.Pass()
+	if err != nil || len(passed) != 3 {
+		t.Fatalf("%d sockets passed, %v", len(passed), err)
+	}
+	var files []*os.File
+	for _, p := range passed {
+		fd, err := syscall.Dup(int(p.File.Fd())) // as another process would have it
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, os.NewFile(uintptr(fd), p.Address))
+		_ = p.File.Close()
+	}
+	web := before.Listeners[0].Addr().String()
+	before.Leave()
+	_ = quic[0].Close()
+	_ = before.Close()
+
+	after, err := proxy.NewOpener(files).Open(addrs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{web, sock} {
+		if got := after.Listeners[i].Addr().String(); got != want {
+			t.Errorf("the other process listens on %s, not on %s", got, want)
+		}
+		c, err := net.Dial(after.Listeners[i].Addr().Network(), want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Close()
+	}
+	for range 2 { // HTTP/3 is turned off and on
+		if quic, err = after.ListenQUIC(); err != nil || len(quic) != 1 || quic[0].LocalAddr().String() != web {
+			t.Fatalf("UDP sockets %v, %v", quic, err)
+		}
+		_ = quic[0].Close()
+	}
+	if err := after.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(sock); !os.IsNotExist(err) {
+		t.Errorf("the unix socket is still there: %v", err)
 	}
 }
 
@@ -168,7 +227,7 @@ func TestOpener_TakesSocketsOfSystemdByName(t *testing.T) {
 
 // serveSystemd tells what it got.
 func serveSystemd() {
-	o := proxy.NewOpener()
+	o := proxy.NewOpener(nil)
 	https, err := o.Open([]string{"fd:web"})
 	if err != nil {
 		fmt.Println(err)

@@ -36,6 +36,8 @@ type Server struct {
 	handshaking         context.Context // child of ctx that ends when Shutdown begins
 	draining, drained   chan struct{}   // closed when Shutdown begins, and when it has nothing left to wait for
 	drainOnce, doneOnce sync.Once
+	left                chan struct{} // closed when Leave begins
+	leaveOnce           sync.Once
 	cutting             atomic.Bool // closeNow has begun: it is us who end what ends now
 
 	handshakeRate        clientRate
@@ -53,7 +55,7 @@ func New(cfg Config, set Settings) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Logger.Named("proxy"), h1Queue: newQueue(), h2Queue: newQueue(),
-		draining: make(chan struct{}), drained: make(chan struct{}),
+		draining: make(chan struct{}), drained: make(chan struct{}), left: make(chan struct{}),
 	}
 	s.tls = s.baseConfig()
 	s.via = newVia()

@@ -26,8 +26,8 @@ func haproxyOfReadme(f *fleet, metrics []string) {
 	config := string(block[1])
 	for from, to := range map[string]string{
 		"bind :443\n": "bind " + f.lodge.https + "\n", "bind :80\n": "bind " + f.lodge.http + "\n",
-		"10.0.0.11:443 port 9180": f.nodes[0].https + " port " + portOfAddr(metrics[0]), "10.0.0.12:443 port 9180": f.nodes[1].https + " port " + portOfAddr(metrics[1]),
-		"10.0.0.11:80 port 9180": f.nodes[0].http + " port " + portOfAddr(metrics[0]), "10.0.0.12:80 port 9180": f.nodes[1].http + " port " + portOfAddr(metrics[1]),
+		"10.0.0.11:443 port 9181": f.nodes[0].https + " port " + portOfAddr(metrics[0]), "10.0.0.12:443 port 9181": f.nodes[1].https + " port " + portOfAddr(metrics[1]),
+		"10.0.0.11:80 port 9181": f.nodes[0].http + " port " + portOfAddr(metrics[0]), "10.0.0.12:80 port 9181": f.nodes[1].http + " port " + portOfAddr(metrics[1]),
 	} {
 		if !strings.Contains(config, from) {
 			f.t.Fatalf("the README's HAProxy has no %q", from)
@@ -56,7 +56,7 @@ func TestPeerFleet_BehindTheHAProxyOfTheReadme(t *testing.T) {
 	metrics := []string{freeAddr(t), freeAddr(t)}
 	f := newFleetBehind(t, 2, func(f *fleet) { haproxyOfReadme(f, metrics) }, func(n *node, config string) string {
 		config = strings.Replace(config, "[listen]\n", "[listen]\nproxy_protocol = \"v2\"\nproxy_protocol_from = [\"127.0.0.0/8\"]\n", 1)
-		return strings.Replace(config, `metrics = ""`, fmt.Sprintf("metrics = %q", metrics[n.n]), 1)
+		return strings.Replace(config, `metrics = ""`, fmt.Sprintf("metrics = \"\"\nready = %q", metrics[n.n]), 1)
 	})
 	through := func(name string) func() bool {
 		return func() bool { return f.handshakeAt(f.lodge.https, name) == nil }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -109,7 +110,7 @@ func (l *lodge) start() {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	if l.program, err = newProgram(cfg, load); err != nil {
+	if l.program, err = newProgram(cfg, load, nil); err != nil {
 		l.t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -169,6 +170,31 @@ func (l *lodge) get(name string) (string, error) {
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	return string(body), errors.Join(err, statusError(res.StatusCode))
+}
+
+// rollingClient keeps its connection or takes a new one for each request. It does not repeat requests: net/http would, were they GETs.
+func (l *lodge) rollingClient(h2, fresh bool) *http.Client {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(!h2)
+	protocols.SetHTTP2(h2)
+	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: l.roots}, Protocols: protocols, DisableKeepAlives: fresh,
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, network, l.https)
+		},
+	}}
+}
+
+func once(c *http.Client) error {
+	res, err := c.Post("https://rolling.test/", "text/plain", strings.NewReader("once"))
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		return err
+	}
+	return statusError(res.StatusCode)
 }
 
 func statusError(status int) error {

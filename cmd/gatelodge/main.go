@@ -40,6 +40,6 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), checkCommand(), demoCommand(), certsCommand(), reloadCommand(), internalRootCommand(), storageCommand(), acmeCommand(), upstreamsCommand(), passwordCommand())
+	root.AddCommand(runCommand(), checkCommand(), demoCommand(), certsCommand(), reloadCommand(), upgradeCommand(), internalRootCommand(), storageCommand(), acmeCommand(), upstreamsCommand(), passwordCommand())
 	return root
 }

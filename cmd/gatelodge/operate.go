@@ -56,6 +56,28 @@ func reloadCommand() *cobra.Command {
 	return cmd
 }
 
+func upgradeCommand() *cobra.Command {
+	var proc running
+	cmd := &cobra.Command{
+		Use:   "upgrade [-c FILE]",
+		Short: "Make the running process hand over to its binary as it is now, without losing a connection; says why if it goes on itself",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := proc.client(cmd)
+			if err != nil {
+				return err
+			}
+			next, err := client.Upgrade(cmd.Context())
+			if err == nil {
+				fmt.Fprintf(cmd.OutOrStdout(), "process %d serves now\n", next.Pid)
+			}
+			return err
+		},
+	}
+	proc.flags(cmd)
+	return cmd
+}
+
 func upstreamsCommand() *cobra.Command {
 	var proc running
 	var asJSON bool

@@ -4,11 +4,7 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os/exec"
 	"strings"
 	"sync"
@@ -133,29 +129,4 @@ to    = %q
 	stop()
 	clients.Wait()
 	t.Logf("%d requests answered, %d lost, over four restarts", answered.Load(), lost.Load())
-}
-
-// rollingClient keeps its connection or takes a new one for each request. It does not repeat requests: net/http would, were they GETs.
-func (l *lodge) rollingClient(h2, fresh bool) *http.Client {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(!h2)
-	protocols.SetHTTP2(h2)
-	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: l.roots}, Protocols: protocols, DisableKeepAlives: fresh,
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, network, l.https)
-		},
-	}}
-}
-
-func once(c *http.Client) error {
-	res, err := c.Post("https://rolling.test/", "text/plain", strings.NewReader("once"))
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	if _, err := io.Copy(io.Discard, res.Body); err != nil {
-		return err
-	}
-	return statusError(res.StatusCode)
 }

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"gatelodge/cmd/internal/config"
+	"gatelodge/cmd/internal/handover"
 )
 
 // source is where the configuration comes from: a file, or the flags of a one-site run.
@@ -43,7 +44,8 @@ func runCommand() *cobra.Command {
 		Use:   "run -c FILE | run --host HOST --to ADDRESS",
 		Short: "Serve the configured sites until SIGTERM",
 		Long: "Serve the configured sites until SIGTERM, which drains and ends with status 0.\n" +
-			"SIGHUP reads the file again: a bad one is logged and the old configuration stays. SIGUSR1 reopens the access log.",
+			"SIGHUP reads the file again: a bad one is logged and the old configuration stays. SIGUSR1 reopens the access log. SIGUSR2 starts the binary anew, in a\n" +
+			"process that takes the sockets; when it serves, this one finishes what is under way and ends.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := src.load()
@@ -87,12 +89,19 @@ func report(w io.Writer, err error) error {
 // serveUntilSignal runs the program and answers signals. Load reads the configuration again for a reload.
 func serveUntilSignal(ctx context.Context, cfg *config.Config, load func() (*config.Config, error)) error {
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 
-	p, err := newProgram(cfg, load)
+	inherited, err := handover.Inherit()
 	if err != nil {
 		return err
+	}
+	p, err := newProgram(cfg, load, inherited)
+	if err != nil {
+		return err
+	}
+	if p.command, err = ownCommand(); err != nil {
+		p.log.Warn("SIGUSR2 will start nothing", zap.Error(err))
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	var listening sync.WaitGroup
@@ -106,7 +115,11 @@ func serveUntilSignal(ctx context.Context, cfg *config.Config, load func() (*con
 			case <-ended:
 				return
 			case s := <-signals:
-				p.onSignal(s, stop)
+				if s == syscall.SIGUSR2 {
+					listening.Go(func() { _, _ = p.upgradeOrSay(ctx) })
+				} else {
+					p.onSignal(s, stop)
+				}
 			}
 		}
 	})
@@ -134,12 +147,12 @@ func (p *program) onSignal(s os.Signal, stop context.CancelCauseFunc) {
 			p.log.Error("access log not reopened", zap.Error(err))
 		}
 	default:
-		if p.readiness.draining.Load() {
+		if p.ending.Swap(true) {
 			p.log.Warn("asked to end a second time, closing what is still open")
 			p.abort()
 			return
 		}
-		p.log.Info("draining", zap.Stringer("signal", s.(syscall.Signal)), zap.Duration("for_at_most", p.drain()))
+		p.log.Info("draining", zap.Stringer("signal", s.(syscall.Signal)), zap.Duration("for_at_most", p.cfg.Load().Process.Drain))
 		stop(errStopped)
 	}
 }

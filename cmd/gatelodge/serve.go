@@ -12,12 +12,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
 
 	"gatelodge/acmeclient"
 	"gatelodge/cmd/internal/alert"
 	"gatelodge/cmd/internal/config"
 	"gatelodge/cmd/internal/gcpace"
+	"gatelodge/cmd/internal/handover"
 	"gatelodge/cmd/internal/metrics"
 	"gatelodge/cmd/internal/traces"
 	"gatelodge/proxy"
@@ -27,7 +29,9 @@ import (
 
 // program is everything that serves. The parts know each other only by the seams of DESIGN 2; here they are joined.
 type program struct {
-	load func() (*config.Config, error) // reads the configuration again
+	load      func() (*config.Config, error) // reads the configuration again
+	command   *command                       // nil: nobody can upgrade it
+	inherited *handover.Inheritance          // nil: no process was before this one
 
 	log     *zap.Logger
 	access  *accessLog
@@ -44,19 +48,23 @@ type program struct {
 	tickets   *tickets
 	http      *proxy.Sockets
 	https     *proxy.Sockets
+	side      *proxy.Sockets // of metrics and /readyz
 
-	reloading sync.Mutex // one reload at a time; guards settings and closed
+	reloading sync.Mutex // one reload or upgrade at a time; guards settings, closed and left
 	settings  *settings
 	closed    bool
+	left      bool                          // another process serves
 	cfg       atomic.Pointer[config.Config] // what is in force
 	pools     atomic.Pointer[pools]         // of settings, for those who look without waiting for a reload
 	readiness readiness
 	abort     context.CancelFunc // ends everything without a drain; set by run
+	ending    atomic.Bool        // somebody has asked for the end
+	successor chan *handover.Successor
 }
 
 // newProgram opens what the configuration names, in the order in which the parts need each other. On error nothing is left open.
-func newProgram(cfg *config.Config, load func() (*config.Config, error)) (_ *program, err error) {
-	p := &program{load: load, metrics: metrics.New(version)}
+func newProgram(cfg *config.Config, load func() (*config.Config, error), inherited *handover.Inheritance) (_ *program, err error) {
+	p := &program{load: load, inherited: inherited, metrics: metrics.New(version), successor: make(chan *handover.Successor, 1)}
 	p.cfg.Store(cfg)
 	defer func() {
 		if err != nil {
@@ -82,7 +90,7 @@ func newProgram(cfg *config.Config, load func() (*config.Config, error)) (_ *pro
 	if p.store, err = openStore(opening, cfg.Storage, p.log.Named("storage")); err != nil {
 		return nil, err
 	}
-	if err = p.listen(cfg.Listen); err != nil {
+	if err = p.listen(cfg.Listen, cfg.Admin); err != nil {
 		return nil, err
 	}
 	return p, p.join(cfg)
@@ -120,7 +128,7 @@ func (p *program) join(cfg *config.Config) error {
 		return err
 	}
 	p.proxy, err = proxy.New(proxy.Config{
-		HTTPS: p.https.Listeners, HTTP: p.http.Listeners, ListenQUIC: p.https.ListenQUIC, Groups: groups,
+		HTTPS: p.https.Listeners, HTTP: p.http.Listeners, ListenQUIC: p.https.ListenQUIC, AwaitQUIC: p.awaitQUIC(), Groups: groups,
 		GetCertificate: p.certs.GetCertificate,
 		Challenges:     p.responder.HTTP,
 		Limits:         limitsOf(cfg),
@@ -209,27 +217,47 @@ func (p *program) run(ctx context.Context) error {
 	go func() { served <- p.proxy.Serve(work) }()
 	p.log.Info("serving", zap.String("version", version), zap.Strings("https", addresses(p.https.Listeners)), zap.Strings("http", addresses(p.http.Listeners)),
 		zap.Int("sites", len(p.cfg.Load().Sites)), zap.String("storage", p.cfg.Load().Storage.Kind))
+	if err := p.inherit(ctx, side); err != nil {
+		return err
+	}
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // where systemd waits for it
 	select {
 	case err := <-served:
 		return err
+	case next := <-p.successor:
+		p.leave(ctx, next, side)
+		p.finish(ctx, work)
 	case <-ctx.Done():
-	}
-	drain, cancel := context.WithTimeout(work, p.drain())
-	defer cancel()
-	p.proxy.Retire()
-	p.readiness.leave(drain, min(p.cfg.Load().Process.LameDuck, p.drain()/2))
-	if err := p.proxy.Shutdown(drain); err != nil {
-		p.log.Warn("closed what had not ended", zap.Error(err))
+		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+		p.drain(work)
 	}
 	return <-served
 }
+
+// drain ends all within process.drain, after load balancers have heard of it.
+func (p *program) drain(work context.Context) {
+	cfg := p.cfg.Load().Process
+	drain, cancel := context.WithTimeout(work, cfg.Drain)
+	defer cancel()
+	p.proxy.Retire()
+	p.readiness.leave(drain, min(cfg.LameDuck, cfg.Drain/2))
+	p.shutdown(drain)
+}
+
+func (p *program) shutdown(ctx context.Context) {
+	if err := p.proxy.Shutdown(ctx); err != nil {
+		p.log.Warn("closed what had not ended", zap.Error(err))
+	}
+}
+
+var errEnding = errors.New("the program is ending")
 
 // reload applies the difference between the configuration in force and the one that is read now. On error nothing has changed.
 func (p *program) reload() error {
 	p.reloading.Lock()
 	defer p.reloading.Unlock()
-	if p.closed {
-		return errors.New("the program is ending")
+	if p.closed || p.left {
+		return errEnding
 	}
 	cfg, err := p.load()
 	if err != nil {
@@ -270,8 +298,6 @@ func (p *program) reload() error {
 	return nil
 }
 
-func (p *program) drain() time.Duration { return p.cfg.Load().Process.Drain }
-
 // close ends the parts, the last opened first.
 func (p *program) close() {
 	p.reloading.Lock()
@@ -293,7 +319,7 @@ func (p *program) close() {
 		closePermission(p.settings.certs.Permission, nil)
 		p.settings.pools.closeBut(nil)
 	}
-	for _, sockets := range []*proxy.Sockets{p.http, p.https} {
+	for _, sockets := range []*proxy.Sockets{p.http, p.https, p.side} {
 		if sockets != nil {
 			_ = sockets.Close()
 		}
@@ -321,15 +347,18 @@ func (p *program) sendTraces() {
 	}
 }
 
-// listen opens the sockets, or takes those that systemd opened.
-func (p *program) listen(cfg config.Listen) (err error) {
-	opener := proxy.NewOpener()
+// listen opens the sockets, or takes those that systemd opened, or the process before.
+func (p *program) listen(cfg config.Listen, admin config.Admin) (err error) {
+	opener := proxy.NewOpener(p.inherited.Files())
 	opener.ReusePort = cfg.ReusePort
 	if p.https, err = opener.Open(texts(cfg.HTTPS)); err == nil {
 		p.http, err = opener.Open(texts(cfg.HTTP))
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		err = fmt.Errorf("%w: ports below 1024 need root or the capability CAP_NET_BIND_SERVICE; listen.https and listen.http choose others", err)
+	}
+	if err == nil {
+		p.side, err = listenSide(opener, admin)
 	}
 	if unused := opener.Unused(); len(unused) > 0 && err == nil {
 		p.log.Warn("systemd passed sockets that no listen key names", zap.Strings("sockets", unused))

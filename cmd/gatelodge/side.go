@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"gatelodge/acmeclient"
 	"gatelodge/cmd/internal/admin"
+	"gatelodge/cmd/internal/config"
 	"gatelodge/cmd/internal/metrics"
+	"gatelodge/proxy"
 	"gatelodge/proxy/certs"
 	"gatelodge/proxy/hostname"
 )
@@ -29,49 +30,67 @@ func (p *program) startSide() (_ *side, err error) {
 			s.close()
 		}
 	}()
+	p.metrics.WatchCertificates(p.certs.Expiries)
+	p.metrics.WatchUpstreams(p.upstreamCounts)
+	listeners := p.side.Listeners // in the order of listenSide
 	cfg := p.cfg.Load().Admin
 	if cfg.Metrics != "" {
-		ln, err := net.Listen("tcp", string(cfg.Metrics))
-		if err != nil {
-			return nil, fmt.Errorf("listen for metrics: %w; admin.metrics chooses another address, or \"\" for none", err)
-		}
-		p.metrics.WatchCertificates(p.certs.Expiries)
-		p.metrics.WatchUpstreams(p.upstreamCounts)
-		if s.metrics, err = metrics.NewServer(metrics.ServerConfig{Listener: ln, Metrics: p.metrics, Ready: p.readiness.check, Logger: p.log}); err != nil {
-			_ = ln.Close()
+		if s.metrics, err = metrics.NewServer(metrics.ServerConfig{Listener: listeners[0], Metrics: p.metrics, Ready: p.readiness.check, Logger: p.log}); err != nil {
 			return nil, err
 		}
+		listeners = listeners[1:]
 		s.metrics.Start()
 	}
 	if cfg.Ready != "" {
-		ln, err := net.Listen("tcp", string(cfg.Ready))
-		if err != nil {
-			return nil, fmt.Errorf("listen for /readyz: %w; admin.ready chooses another address, or \"\" for none", err)
-		}
-		if s.ready, err = metrics.NewServer(metrics.ServerConfig{Listener: ln, Ready: p.readiness.check, Logger: p.log}); err != nil {
-			_ = ln.Close()
+		if s.ready, err = metrics.NewServer(metrics.ServerConfig{Listener: listeners[0], Ready: p.readiness.check, Logger: p.log}); err != nil {
 			return nil, err
 		}
 		s.ready.Start()
 	}
-	if cfg.Listen != "" {
-		if s.admin, err = admin.NewServer(admin.Config{
-			Listen: cfg.Listen,
-			Certs:  p.certStatuses,
-			Cert:   p.certStatus,
-			Retry:  p.retry,
-			Revoke: p.revoke,
-			Config: p.cfg.Load,
-			Reload: func(context.Context) error { return p.reloadOrSay() },
-			CAs:    p.caStatuses, Probe: p.probeCA, Reset: p.resetCA, RollKey: p.rollKeyOfCA,
-			Upstreams: p.upstreamStatuses,
-			Logger:    p.log,
-		}); err != nil {
-			return nil, err
+	if p.inherited != nil {
+		return s, nil // the process before has the admin socket still
+	}
+	return s, p.startAdmin(s)
+}
+
+// listenSide opens the sockets of metrics and /readyz, those that the configuration has.
+func listenSide(opener *proxy.Opener, cfg config.Admin) (*proxy.Sockets, error) {
+	var addrs []string
+	for _, addr := range []config.Address{cfg.Metrics, cfg.Ready} {
+		if addr != "" {
+			addrs = append(addrs, string(addr))
 		}
+	}
+	sockets, err := opener.Open(addrs)
+	if err != nil {
+		return nil, fmt.Errorf("metrics and /readyz: %w; admin.metrics and admin.ready choose other addresses, or \"\" for none", err)
+	}
+	return sockets, nil
+}
+
+// startAdmin serves the admin socket, if the configuration has one.
+func (p *program) startAdmin(s *side) (err error) {
+	cfg := p.cfg.Load().Admin
+	if cfg.Listen == "" {
+		return nil
+	}
+	s.admin, err = admin.NewServer(admin.Config{
+		Listen:  cfg.Listen,
+		Certs:   p.certStatuses,
+		Cert:    p.certStatus,
+		Retry:   p.retry,
+		Revoke:  p.revoke,
+		Config:  p.cfg.Load,
+		Reload:  func(context.Context) error { return p.reloadOrSay() },
+		Upgrade: p.upgradeOrSay,
+		CAs:     p.caStatuses, Probe: p.probeCA, Reset: p.resetCA, RollKey: p.rollKeyOfCA,
+		Upstreams: p.upstreamStatuses,
+		Logger:    p.log,
+	})
+	if err == nil {
 		s.admin.Start()
 	}
-	return s, nil
+	return err
 }
 
 func (s *side) close() {

@@ -56,6 +56,9 @@
 //     anything else is ordered; then the CA is told, and nothing is left of the key. (withdraw.go: withdrawal.takeSteps) (wipe.go: withdrawal.wipe)
 //  21. A certificate that ended two weeks ago, and that nobody visits or lists, is removed with all that was kept of its name. (sweep.go: Manager.sweepEnded)
 //
+// A process that another one replaces finishes the orders that run; those that wait, and those that a crash cuts off, the next process finds in storage.
+// (retire.go: Manager.Retire)
+//
 // Certificates of names below a wildcard site that the internal CA serves are made when a visitor comes and kept in memory only
 // (see target). Everything else is in storage before it is in use.
 package certs

@@ -112,6 +112,7 @@ type queue struct {
 	renewals []*order   // queued; they go before new names, whose visitors wait for a bounded time only
 	fresh    *fairQueue // queued
 	running  int
+	retired  bool          // no order gets a place any more
 	number   uint64        // of the order that came last
 	pace     time.Duration // that orders take, of late
 	limit    int           // see Settings.InFlight
@@ -328,6 +329,8 @@ func (q *queue) dispatchLocked() {
 func (q *queue) nextLocked() *order {
 	list, fresh := &q.renewals, q.fresh.first()
 	switch {
+	case q.retired:
+		return nil
 	case len(q.urgent) > 0 && q.running < q.limit+urgentPlaces:
 		list = &q.urgent
 	case q.running >= q.limit:

@@ -47,6 +47,9 @@ type Config struct {
 	// Reload reads the configuration again. On error the old one stays. Required.
 	Reload func(ctx context.Context) error
 
+	// Upgrade starts the binary anew in a process that takes over, and returns its id. On error this one goes on. Nil: there is no such thing.
+	Upgrade func(ctx context.Context) (pid int, err error)
+
 	// CAs tells of the ACME CAs. Probe looks at one now, Reset forgets how its protocol was found and looks anew; both return what is known after that,
 	// an error if there is no such CA (wrapping ErrUnknownCA) or the look was no good. RollKey gives its account another key. Nil: there are none.
 	CAs                   func() []CAStatus

@@ -75,6 +75,13 @@ func (c *Client) Reload(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, "/reload", nil)
 }
 
+// Upgrade makes the process hand over to a new one, whose id it returns.
+func (c *Client) Upgrade(ctx context.Context) (Upgraded, error) {
+	var u Upgraded
+	err := c.do(ctx, http.MethodPost, "/upgrade", &u)
+	return u, err
+}
+
 // Revoke revokes the certificate of a name. The error wraps ErrUnknownName if there is none, and is ErrGoesOn if it takes long.
 func (c *Client) Revoke(ctx context.Context, name string, r Revocation) error {
 	query := url.Values{"reason": {strconv.Itoa(r.Reason)}, "compromised": {strconv.FormatBool(r.Compromised)}}

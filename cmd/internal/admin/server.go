@@ -16,7 +16,7 @@ import (
 const (
 	readTime   = 10 * time.Second // a client says what it wants in this time
 	answerTime = 10 * time.Second // to look at certificates, all of them at most
-	reloadTime = time.Minute      // to read the configuration again and apply it
+	reloadTime = time.Minute      // to read the configuration again and apply it, or for a new process to serve
 	closeTime  = 5 * time.Second  // for answers that have begun
 )
 
@@ -28,6 +28,7 @@ const (
 //	POST /retry, /certs/NAME/retry
 //	POST /certs/NAME/revoke?reason=N&compromised=BOOL
 //	POST /reload       read the configuration again
+//	POST /upgrade      start the binary anew and hand over to it
 //	GET /upstreams     all upstreams and their targets
 //	GET /acme          all ACME CAs
 //	POST /acme/NAME/probe, /acme/NAME/reset, /acme/NAME/rollkey
@@ -97,6 +98,9 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /retry", s.retry)
 	mux.HandleFunc("GET /config", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, s.cfg.Config()) })
 	mux.HandleFunc("POST /reload", s.reload)
+	if s.cfg.Upgrade != nil {
+		mux.HandleFunc("POST /upgrade", s.upgrade)
+	}
 	if s.cfg.Upstreams != nil {
 		mux.HandleFunc("GET /upstreams", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, s.cfg.Upstreams()) })
 	}
@@ -171,6 +175,18 @@ func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, http.StatusOK, map[string]string{"status": "reloaded"})
 }
 
+// upgrade goes on when the client goes away, as a reload does.
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), reloadTime)
+	defer cancel()
+	pid, err := s.cfg.Upgrade(ctx)
+	if err != nil {
+		s.refuse(w, http.StatusUnprocessableEntity, err)
+		return
+	}
+	s.answer(w, http.StatusOK, Upgraded{Pid: pid})
+}
+
 func (s *Server) answer(w http.ResponseWriter, status int, body any) {
 	data, err := json.Marshal(body)
 	if err != nil {
@@ -187,6 +203,11 @@ func (s *Server) answer(w http.ResponseWriter, status int, body any) {
 
 func (s *Server) refuse(w http.ResponseWriter, status int, err error) {
 	s.answer(w, status, refusal{Error: err.Error()})
+}
+
+// Upgraded is the process that serves now.
+type Upgraded struct {
+	Pid int `json:"pid"`
 }
 
 type refusal struct {

@@ -81,7 +81,7 @@ func defaultsAt(p paths) *Config {
 		Log:     Log{Format: "json", Level: "info", Access: "stdout", Redact: []string{"Authorization", "Cookie"}},
 		Trace:   Trace{Sample: 0.01},
 		Alert:   Alert{ExpiryFloor: Fraction{Num: 1, Den: 6}},
-		Process: Process{Drain: 30 * time.Second, LameDuck: 10 * time.Second, LongLived: time.Hour, Upgrade: "off"},
+		Process: Process{Drain: 30 * time.Second, LameDuck: 10 * time.Second, LongLived: time.Hour, Upgrade: "handover"},
 	}
 	ca := CA{Name: "letsencrypt", Directory: letsEncrypt}
 	ca.setDefaults()

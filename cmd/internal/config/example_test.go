@@ -182,3 +182,24 @@ func leaves(t reflect.Type, pattern string) []string {
 	}
 	return []string{pattern}
 }
+
+// TestReadme_ShowsValidConfigurations holds what people copy first to what the program takes. A block may lack the site that another one has.
+func TestReadme_ShowsValidConfigurations(t *testing.T) {
+	readme, err := os.ReadFile("../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```toml\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
+	if len(blocks) < 4 {
+		t.Fatalf("only %d blocks found", len(blocks))
+	}
+	for _, block := range blocks {
+		text := block[1]
+		if !strings.Contains(text, "[[site]]") {
+			text += "\n[[site]]\nhosts = [\"example.com\"]\nto = \"http://127.0.0.1:3000\"\n"
+		}
+		if _, err := Parse("README.md", []byte(text)); err != nil {
+			t.Errorf("%v\nin\n%s", err, text)
+		}
+	}
+}

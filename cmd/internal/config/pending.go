@@ -35,7 +35,6 @@ var pending = []pendingRow{
 	{Key: "admin.listen", Feature: "an admin API on TCP", Now: `write "unix:///run/gatelodge/admin.sock", or "" to turn it off`, Begin: "unix:"},
 	{Key: "admin.token", Feature: "an admin API on TCP", Now: "leave it out: the unix socket is for its owner and root", Only: []string{`""`}},
 	{Key: "admin.dashboard", Feature: "the dashboard", Now: "leave it out or write false", Only: []string{"false"}},
-	{Key: "process.upgrade", Feature: "handing sockets to a new binary", Now: `leave it out or write "off"`, Only: []string{`"off"`}},
 }
 
 // pendingAt returns the row of a path pattern.
