@@ -50,9 +50,12 @@ func (m *Manager) listHot(ctx context.Context) {
 
 // write enters those that were used since the last time. Without visitors it does nothing.
 func (l *hotList) write(ctx context.Context) {
+	if l.rules.Load().Preload != PreloadHot {
+		return
+	}
 	now := time.Now()
 	used := l.cache.usedSince(l.written)
-	if len(used) == 0 || l.rules.Load().Preload != PreloadHot {
+	if len(used) == 0 {
 		return
 	}
 	if err := l.enter(ctx, used, now); err != nil {
