@@ -85,16 +85,17 @@ func (q *queue) failed(o *order, ca string, err error) bool {
 	return false
 }
 
-// worked notes that the CA works, and lets those go on who wait for it.
+// worked notes that the CA works, and lets those go on who wait for it. A success before a Retry-After is over is that of an order that was under way when the CA
+// said so: it ends nothing.
 func (q *queue) worked(o *order, ca string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	c := q.circuits[ca]
-	if c == nil || !c.open {
+	c, now := q.circuits[ca], time.Now()
+	if c == nil || !c.open || now.Before(c.until) {
 		return
 	}
 	since := c.since
-	c.work(o, q.failover, time.Now())
+	c.work(o, q.failover, now)
 	q.log.Info("CA works again", zap.String("ca", ca), zap.Duration("failed_for", time.Since(since)), zap.Bool("standing_back", c.away))
 	q.resumeLocked()
 }

@@ -41,6 +41,45 @@ func TestManager_BacksOffFromANameThatFails(t *testing.T) {
 	})
 }
 
+func TestManager_ASuccessThatWasUnderWayDoesNotEndARetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		slow := make(chan struct{})
+		end := time.Now().Add(time.Hour)
+		h.ca.script(func(_ context.Context, r *Request) error {
+			switch r.Names[0] {
+			case "slow.example.com":
+				<-slow
+				return nil
+			case "limited.example.org":
+				if time.Now().Before(end) {
+					return &fakeFailure{scope: ScopeAccount, retryAt: end}
+				}
+			}
+			return nil
+		})
+		h.open()
+		h.refuse("slow.example.com") // goes on
+		h.refuse("limited.example.org")
+		close(slow)
+		time.Sleep(time.Minute)
+		h.must("slow.example.com")
+		h.refuse("other.example.net")
+		time.Sleep(time.Hour)
+		h.must("limited.example.org")
+		h.must("other.example.net")
+		early := 0
+		for _, c := range h.ca.asked("") {
+			if c.name != "slow.example.com" && c.at.Before(end) {
+				early++
+			}
+		}
+		if early != 1 {
+			t.Errorf("%d orders before the account's Retry-After was over, want the one that heard of it", early)
+		}
+	})
+}
+
 func TestManager_RemembersFailuresAcrossRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
