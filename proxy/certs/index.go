@@ -42,9 +42,10 @@ type index struct {
 
 	mu      sync.Mutex // guards what follows
 	changes [indexShards]indexChanges
-	due     [indexShards]time.Time // when the changes are to be written
-	read    [indexShards]time.Time // when we saw it last
-	asking  [indexShards]time.Time // until then only we ask about its certificates
+	due     [indexShards]time.Time       // when the changes are to be written
+	read    [indexShards]time.Time       // when we saw it last
+	version [indexShards]storage.Version // of what we saw or wrote then
+	asking  [indexShards]time.Time       // until then only we ask about its certificates
 }
 
 // indexChanges are those of a shard that are not written yet. A million names that are planned have some hundred thousand at any time, so nothing is kept of them that
@@ -194,9 +195,10 @@ func (x *index) complete(c indexChanges) map[string]*indexEntry {
 	return all
 }
 
-// sync writes the shard's changes, if there are any, and returns what is there then. With ask, it makes us the one who asks about its certificates for as long as
-// changes are collected; others is until when another process does instead.
-func (x *index) sync(ctx context.Context, shard int, ask bool) (file *indexShardFile, others time.Time, err error) {
+// sync writes the shard's changes, if there are any, and returns the names that are there then; if nobody else has written since we looked last, only those whose
+// visits were entered. With ask, it makes us the one who asks about its certificates for as long as changes are collected; others is until when another process does
+// instead.
+func (x *index) sync(ctx context.Context, shard int, ask bool) (names map[string]indexEntry, others time.Time, err error) {
 	changes := x.take(shard)
 	defer func() {
 		if err != nil {
@@ -204,14 +206,16 @@ func (x *index) sync(ctx context.Context, shard int, ask bool) (file *indexShard
 		}
 	}()
 	for range 10 {
-		var version storage.Version
-		if file, version, err = x.load(ctx, shard); err != nil {
+		file, version, err := x.load(ctx, shard)
+		if err != nil {
 			return nil, time.Time{}, err
 		}
-		now := time.Now()
+		now, written := time.Now(), version
 		changed := file.apply(x.complete(changes))
-		if x.seen != nil && file.see(x.seen, now) {
-			changed = true
+		var seen map[string]indexEntry
+		if x.seen != nil {
+			seen = file.see(x.seen, now)
+			changed = changed || len(seen) > 0
 		}
 		until := file.Until
 		if ask = ask || changed && x.self != "" && file.Asker == x.self; ask {
@@ -219,31 +223,35 @@ func (x *index) sync(ctx context.Context, shard int, ask bool) (file *indexShard
 			others = file.claim(x.self, now, until)
 		}
 		if changed || ask && others.IsZero() {
-			err = x.write(ctx, shard, file, version)
+			written, err = x.write(ctx, shard, file, version)
 		}
 		if err == nil {
 			x.mu.Lock()
-			x.read[shard] = now
+			defer x.mu.Unlock()
+			if names = seen; x.version[shard] != version {
+				names = file.Names
+			}
+			x.read[shard], x.version[shard] = now, written
 			if ask && others.IsZero() {
 				x.asking[shard] = until
 			}
-			x.mu.Unlock()
-			return file, others, nil
+			return names, others, nil
 		}
 		if !errors.Is(err, storage.ErrConflict) {
 			return nil, time.Time{}, err
 		}
 	}
-	return nil, time.Time{}, err
+	return nil, time.Time{}, fmt.Errorf("write %s: %w", indexObject(shard), storage.ErrConflict)
 }
 
-func (x *index) write(ctx context.Context, shard int, file *indexShardFile, v storage.Version) error {
+func (x *index) write(ctx context.Context, shard int, file *indexShardFile, v storage.Version) (storage.Version, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	if _, err := x.store.PutIf(ctx, indexObject(shard), file.encode(), v); err != nil {
-		return fmt.Errorf("write %s: %w", indexObject(shard), err)
+	v, err := x.store.PutIf(ctx, indexObject(shard), file.encode(), v)
+	if err != nil {
+		return "", fmt.Errorf("write %s: %w", indexObject(shard), err)
 	}
-	return nil
+	return v, nil
 }
 
 // asks reports whether only we ask about the shard's certificates, for a while yet.
@@ -302,7 +310,7 @@ func (x *index) leave(ctx context.Context) {
 				if ours {
 					file.Asker, file.Until = "", time.Time{}
 				}
-				err = x.write(ctx, shard, file, version)
+				_, err = x.write(ctx, shard, file, version)
 			}
 		}
 		if err != nil {

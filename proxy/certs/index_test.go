@@ -45,7 +45,10 @@ func TestIndex_WritesWhatThePlannerKnowsThen(t *testing.T) {
 	for _, name := range names {
 		changes := x.take(indexShard(name))
 		x.giveBack(indexShard(name), changes) // as after an error of storage
-		file, _, err := x.sync(t.Context(), indexShard(name), false)
+		if _, _, err := x.sync(t.Context(), indexShard(name), false); err != nil {
+			t.Fatal(err)
+		}
+		file, _, err := x.load(t.Context(), indexShard(name))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -182,7 +182,7 @@ func (r *reindexing) prune(ctx context.Context, shard int) error {
 		for _, name := range gone {
 			delete(file.Names, name)
 		}
-		if err = r.index.write(ctx, shard, file, version); err == nil {
+		if _, err = r.index.write(ctx, shard, file, version); err == nil {
 			r.report.Removed += len(gone)
 		}
 		if !errors.Is(err, storage.ErrConflict) {

@@ -111,7 +111,7 @@ func decodeIndex(data []byte) (*indexShardFile, error) {
 	if first != indexFormat {
 		return nil, errIndexFormat
 	}
-	f := &indexShardFile{Names: map[string]indexEntry{}}
+	f := &indexShardFile{Names: make(map[string]indexEntry, strings.Count(rest, "\n"))}
 	var shared []string
 	for line := range strings.Lines(rest) {
 		kind, line, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
@@ -235,9 +235,9 @@ func (f *indexShardFile) apply(changes map[string]*indexEntry) bool {
 	return changed
 }
 
-// see enters the visits that this process knows of, and reports whether any is worth a write.
-func (f *indexShardFile) see(v *visits, now time.Time) bool {
-	changed := false
+// see enters the visits that this process knows of, where that is worth a write, and returns the names.
+func (f *indexShardFile) see(v *visits, now time.Time) map[string]indexEntry {
+	seen := map[string]indexEntry{}
 	for name, e := range f.Names {
 		at, _ := v.last(subject(name))
 		if e.Gone.Seen == 0 {
@@ -245,11 +245,10 @@ func (f *indexShardFile) see(v *visits, now time.Time) bool {
 		}
 		if at-e.Gone.Seen >= int64(visitEvery/time.Second) {
 			e.Gone.Seen = at
-			f.Names[name] = e
-			changed = true
+			f.Names[name], seen[name] = e, e
 		}
 	}
-	return changed
+	return seen
 }
 
 // same reports whether both are about one certificate.

@@ -75,11 +75,11 @@ func (m *Manager) readShard(ctx context.Context, shard int) bool {
 
 // syncShard is index.sync, whose news the planner hears.
 func (m *Manager) syncShard(ctx context.Context, shard int, ask bool) (others time.Time, err error) {
-	file, others, err := m.index.sync(ctx, shard, ask)
+	names, others, err := m.index.sync(ctx, shard, ask)
 	if err != nil {
 		return time.Time{}, err
 	}
-	for name, e := range file.Names {
+	for name, e := range names {
 		m.readEntry(name, e)
 	}
 	return others, nil
