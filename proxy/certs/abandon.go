@@ -120,6 +120,7 @@ func (p *planner) setGone(name string, g farewell) {
 	defer p.mu.Unlock()
 	if _, it := p.knownLocked(name); it != nil {
 		it.leave(g)
+		p.lateLocked(it)
 	}
 }
 

@@ -40,6 +40,8 @@ func (p *planner) learn(name string, s suggestion) bool {
 	it.suggest(s)
 	if s.Renew != 0 {
 		p.levelLocked(it, it.renew)
+	} else {
+		p.lateLocked(it)
 	}
 	p.checkLocked(id, next)
 	return before.Renew != s.Renew
@@ -102,9 +104,17 @@ func (p *planner) turned(on bool, now time.Time) {
 	})
 }
 
-// checkLocked sets when the item's CA is asked, rounded up: it must not be asked before.
+// checkLocked sets when the item's CA is asked, rounded up: it must not be asked before. About names in shards of others we ask nobody, until the shards become
+// ours (see gained).
 func (p *planner) checkLocked(id itemID, at time.Time) {
-	p.items.at(id).check = secondsOf(at.Add(time.Second - 1))
+	it := p.items.at(id)
+	it.check = secondsOf(at.Add(time.Second - 1))
+	if !p.ours(it) {
+		if it.checkPos >= 0 {
+			p.checks.remove(id)
+		}
+		return
+	}
 	p.checks.put(id)
 	select {
 	case p.checkWake <- struct{}{}:
@@ -136,24 +146,29 @@ func (p *planner) awaitCheck(ctx context.Context) bool {
 	}
 }
 
-// leaveChecks asks at another time about the names of a shard that is not ours.
+// leaveChecks asks at another time about the names of a shard about which another process asks.
 func (p *planner) leaveChecks(names []string, at time.Time) {
 	for _, name := range names {
 		p.recheck(name, at.Add(scale(firstWithin, fraction(name))))
 	}
 }
 
-// dueChecks returns the names to ask about, by shard of the index. They are due again after hold, unless something else is said of them before.
+// dueChecks returns the names to ask about, by shard of the index. They are due again after hold, unless something else is said of them before. Those in a shard
+// that is not ours any more are left to its owner.
 func (p *planner) dueChecks(now time.Time, hold time.Duration) map[int][]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	due := map[int][]string{}
 	for it := p.checks.first(); it != nil && !it.check.time().After(now); it = p.checks.first() {
-		due[int(it.shard)] = append(due[int(it.shard)], it.name())
-		p.checkLocked(p.checks.ids[0], now.Add(hold))
+		if p.checkLocked(p.checks.ids[0], now.Add(hold)); it.checkPos >= 0 {
+			due[int(it.shard)] = append(due[int(it.shard)], it.name())
+		}
 	}
 	return due
 }
+
+// ours reports whether the name is in one of our shards.
+func (p *planner) ours(it *packedItem) bool { return p.owns == nil || p.owns(int(it.shard)) }
 
 func (p *planner) size() int {
 	p.mu.Lock()

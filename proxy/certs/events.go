@@ -95,14 +95,11 @@ func (m *Manager) lookForLate(now time.Time) {
 	r := m.rules.Load()
 	var late, near Event
 	late.Kind, near.Kind = EventLate, EventFloor
-	m.planner.each(func(it *packedItem) {
-		if it.ends == 0 || it.issued == 0 || it.resting || !m.members.owns(int(it.shard)) {
-			return
-		}
-		switch life := it.life(); {
-		case it.ends.time().Sub(now) < scale(life, r.ExpiryFloor):
+	bounds := lateBounds{r.RenewAt, r.ExpiryFloor}
+	m.planner.eachLate(now, bounds, func(it *packedItem) {
+		if now.After(bounds.floorOf(it)) {
 			near.add(it.name())
-		case now.After(it.wantedAt(r.RenewAt).Add(scale(life, lateBy))):
+		} else {
 			late.add(it.name())
 		}
 	})
@@ -120,19 +117,4 @@ func (e *Event) add(name string) {
 	if e.Count++; len(e.Names) < lateExamples {
 		e.Names = append(e.Names, subject(name))
 	}
-}
-
-// wantedAt is when its renewal was due, by its CA's word or by its lifetime.
-func (it *packedItem) wantedAt(ratio float64) time.Time {
-	if it.renew != 0 {
-		return it.renew.time()
-	}
-	return renewAt(it.issued.time(), it.ends.time(), ratio, 0.5)
-}
-
-// each calls f for everything planned. F must not keep the item, nor call the planner.
-func (p *planner) each(f func(*packedItem)) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.items.each(func(_ itemID, it *packedItem) { f(it) })
 }

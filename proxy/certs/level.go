@@ -79,4 +79,5 @@ func (p *planner) levelLocked(it *packedItem, at seconds) {
 	p.levels.take(int64(it.counted), it.cycle(), -1)
 	it.counted = at
 	p.levels.take(int64(it.counted), it.cycle(), 1)
+	p.lateLocked(it)
 }

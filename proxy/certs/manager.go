@@ -30,9 +30,10 @@ type Manager struct {
 
 	cache     *cache
 	shield    *shield
-	absent    *memo[string, struct{}]  // names without a stored certificate that serves, for Settings.Negative
-	domains   *memo[string, time.Time] // registered domains that a CA pauses, and until when
-	told      *memo[string, struct{}]  // events, by kind and subject
+	absent    *memo[string, struct{}]     // names without a stored certificate that serves, for Settings.Negative
+	domains   *memo[string, time.Time]    // registered domains that a CA pauses, and until when
+	withheld  *memo[string, *BudgetError] // names for which a budget had no room, until they are tried again
+	told      *memo[string, struct{}]     // events, by kind and subject
 	failures  *failures
 	troubles  *memo[string, *FailureStatus] // see trouble
 	unsaved   unsaved
@@ -68,12 +69,13 @@ func New(cfg Config, s Settings) (*Manager, error) {
 	m := &Manager{
 		store: cfg.Store, challenge: cfg.Challenge, ownView: cfg.View, events: cfg.Events, log: cfg.Logger.Named("certs"), metrics: cfg.Metrics,
 		cache: newCache(), shield: newShield(), absent: newMemo[string, struct{}](absentNames), domains: newMemo[string, time.Time](absentNames),
-		troubles: newMemo[string, *FailureStatus](failuresInMemory),
-		unsaved:  unsaved{m: map[string]*storage.Bundle{}}, inquiries: inquiries{m: map[string]*inquiry{}}, planner: newPlanner(), visits: new(visits),
+		troubles: newMemo[string, *FailureStatus](failuresInMemory), withheld: newMemo[string, *BudgetError](failuresInMemory),
+		unsaved: unsaved{m: map[string]*storage.Bundle{}}, inquiries: inquiries{m: map[string]*inquiry{}}, planner: newPlanner(), visits: new(visits),
 		informants: informants{m: map[string]*informant{}},
 	}
 	m.revocations = newRevocations(m.store, m.log)
 	m.members = newMembers(m.store, m.log, cfg.Beat)
+	m.planner.owns = m.members.owns
 	m.failures, m.index, m.queue = newFailures(m.store, m.log), newIndex(m.store, m.log, m.members.self, m.planner.size), newQueue(m.log)
 	m.told = newMemo[string, struct{}](eventMemory)
 	m.index.seen, m.index.planned, m.planner.visits = m.visits, m.planner.entry, m.visits

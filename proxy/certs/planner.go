@@ -36,9 +36,11 @@ type planner struct {
 	told  chan struct{} // closed when the index was read for the first time: it knows all names
 
 	levels levels
-	visits *visits // may be nil
+	late   lateness // see late.go
+	visits *visits  // may be nil
 
-	checks    calendar // see checks.go
+	owns      func(shard int) bool // see members; nil: all are ours
+	checks    calendar             // see checks.go; of names in our shards
 	checkWake chan struct{}
 }
 
@@ -58,7 +60,11 @@ func (p *planner) plan(name string, due time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	id, it := p.itemLocked(name)
-	it.tries, it.resting, it.waited, it.stale = 0, false, false, false
+	if it.resting {
+		it.resting = false
+		p.lateLocked(it)
+	}
+	it.tries, it.waited, it.stale = 0, false, false
 	p.planLocked(id, due)
 }
 
@@ -101,6 +107,7 @@ func (p *planner) gained(shards []int) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.late.next = 0
 	now := time.Now()
 	p.items.each(func(id itemID, it *packedItem) {
 		if !ours[it.shard] {
@@ -134,6 +141,7 @@ func (p *planner) reload(wanted []string) {
 		if it.resting {
 			it.resting = false
 			p.planLocked(id, now)
+			p.lateLocked(it)
 		}
 	})
 	for _, name := range wanted {
@@ -181,7 +189,10 @@ func (p *planner) hear(name string, e indexEntry, soon time.Time) bool {
 	defer p.mu.Unlock()
 	known := p.items.find(name) != 0
 	id, it := p.itemLocked(name)
-	it.leave(it.farewell().newer(e.Gone))
+	if gone := it.farewell().newer(e.Gone); gone != it.farewell() {
+		it.leave(gone)
+		p.lateLocked(it)
+	}
 	if it.ca() != "" && (it.leaf == e.Leaf && it.ends == secondsOf(e.NotAfter) || it.issued > secondsOf(e.Issued)) {
 		return false
 	}

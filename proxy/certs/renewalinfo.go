@@ -20,7 +20,6 @@ const (
 	infoTogether = 4                // questions at a time
 	infoPause    = 50 * time.Millisecond
 	infoHold     = 10 * time.Minute // that a question is left to whoever is asking it
-	infoAway     = 6 * time.Hour    // that questions are left to the process that has the shard
 	infoNone     = 24 * time.Hour   // after ErrNoRenewalInfo
 	infoFails    = 3                // answers without information in a row after which a CA is left alone, if it fails for a minute first
 	infoLeave    = time.Hour        // and for that long at most
@@ -56,11 +55,7 @@ type question struct {
 // informShard asks about the names of one shard of the index, if it is ours and nobody else has said that he asks.
 func (m *Manager) informShard(ctx context.Context, shard int, names []string) {
 	now := time.Now()
-	if !m.members.owns(shard) {
-		m.planner.leaveChecks(names, now.Add(infoAway))
-		return
-	}
-	if !m.anyQuestion(names) {
+	if !m.members.owns(shard) || !m.anyQuestion(names) {
 		return
 	}
 	if !m.index.asks(shard, now) {
