@@ -541,6 +541,39 @@ func TestManager_ATenantsNamesCountTogetherWhateverTheirDomains(t *testing.T) {
 	})
 }
 
+func TestManager_SaysForWhichBudgetANameWaitsUntilItIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t).listing("a.example.com", "b.example.com", "c.example.com")
+		h.set.Budget = Budget{Domain: Limit{2, 7 * day}}
+		h.open()
+		for range 7 {
+			time.Sleep(day - time.Hour)
+			var waiting []string
+			for _, name := range h.set.Listed {
+				s, err := h.m.Status(t.Context(), name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if s.State != StateServing {
+					waiting = append(waiting, name)
+				}
+				if s.State != StateServing && (s.Budget != "per_registered_domain" || !s.NextAttempt.After(time.Now())) {
+					t.Errorf("%+v", s)
+				}
+			}
+			if len(waiting) != 1 {
+				t.Fatalf("%v wait for certificates, one should", waiting)
+			}
+		}
+		time.Sleep(2 * day)
+		for _, name := range h.set.Listed {
+			if s, err := h.m.Status(t.Context(), name); err != nil || s.State != StateServing || s.Budget != "" || !s.NextAttempt.IsZero() {
+				t.Errorf("%+v, %v", s, err)
+			}
+		}
+	})
+}
+
 func FuzzLedger(f *testing.F) {
 	f.Add([]byte(`{"accounts":{"ca":[{"end":946684800000,"new":3,"renewal":-1},{"end":-5,"new":99999999999}]}}`))
 	f.Add([]byte(`{"accounts":{"ca":null}}`))

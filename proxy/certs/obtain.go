@@ -186,6 +186,7 @@ func (m *Manager) take(cert *certificate) {
 func (a *attempt) planNext(err error) {
 	if err == nil && a.unsaved.get(a.o.name) == nil {
 		a.troubles.forget(a.o.name)
+		a.withheld.forget(a.o.name)
 	}
 	if err == nil || errors.Is(err, errParked) {
 		return // done, or it goes on by itself
@@ -197,6 +198,7 @@ func (a *attempt) planNext(err error) {
 		}
 		apart := scale(max(e.Limit.Per/budgetSlots, time.Minute), fraction(a.o.name)) // room for one is no room for all
 		backoff, held = &BackoffError{Next: e.Next.Add(apart)}, true
+		a.withheld.put(a.o.name, e, backoff.Next)
 	}
 	if !held {
 		a.trouble(a.o.name, err)

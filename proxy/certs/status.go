@@ -263,7 +263,11 @@ func (m *Manager) finish(s *Status, t target, cert *certificate, rec *failureRec
 		s.State = StateExpired
 	}
 	m.queue.describe(s)
-	if e := m.spent(m.rules.Load(), t); s.Budget == "" && e != nil && (s.State == StateAbsent || s.State == StateQueued) {
+	e := m.spent(m.rules.Load(), t)
+	if e == nil {
+		e, _ = m.withheld.get(t.name)
+	}
+	if s.Budget == "" && e != nil && (s.State == StateAbsent || s.State == StateQueued) {
 		s.Budget, s.NextAttempt = e.Budget, e.Next
 	}
 }
