@@ -97,6 +97,10 @@ type Settings struct {
 	// NoTickets turns session tickets off, those that are out included: every handshake is a whole one.
 	NoTickets bool
 
+	// StandIn reports whether a certificate of Config.GetCertificate stands in for one that is still on its way: no session that begins with it is resumed, since a resumption shows no
+	// certificate. Nil: none does.
+	StandIn func(*tls.Certificate) bool
+
 	// HandshakesPerClient is how many TLS handshakes a client may begin in a second, and at once; a /64 of IPv6 is one client. Whoever exceeds it is
 	// disconnected. Zero means no limit. Peers on unix sockets have none.
 	HandshakesPerClient float64

@@ -131,7 +131,7 @@ func (s *Server) baseConfig() *tls.Config {
 			return refuse, nil
 		}
 		c.site, c.binding = c.state.Sites[i].Name, c.state.doors[i].binding
-		return c.state.doors[i].tls, nil
+		return bindStandIn(c.state.doors[i].tls, c), nil
 	}
 	return base
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"crypto/tls"
 	"errors"
+	"slices"
 
 	"gatelodge/proxy/hostname"
 )
@@ -50,4 +51,23 @@ func (s *Site) ticketBinding(binding, sni string) string {
 		return binding
 	}
 	return binding + "\x00name:" + name
+}
+
+// deadTicket is what takes the place of a ticket where none may be given and RFC 8446 §4.6.1 wants one of a byte at least: nobody can open it.
+var deadTicket = []byte("no ticket")
+
+// bindStandIn keeps tickets from the connection if it is served with a certificate that stands in for another. Only where there may be such certificates does a connection get a
+// configuration of its own.
+func bindStandIn(door *tls.Config, c *conn) *tls.Config {
+	if c.state.StandIn == nil {
+		return door
+	}
+	own := door.Clone()
+	own.WrapSession = func(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
+		if c.state.StandIn(c.cert) {
+			return slices.Clone(deadTicket), nil
+		}
+		return door.WrapSession(cs, ss)
+	}
+	return own
 }

@@ -3,8 +3,10 @@ package proxy_test
 import (
 	"crypto/tls"
 	"io"
+	"sync/atomic"
 	"testing"
 
+	"gatelodge/proxy"
 	"gatelodge/proxy/proxytest"
 )
 
@@ -106,6 +108,46 @@ func TestTickets_OfANamePermittedForItselfResumeThatNameOnly(t *testing.T) {
 			_, ticket := resume(t, p, mode, c.from, nil, true)
 			if got, _ := resume(t, p, mode, c.to, ticket, false); got != c.want {
 				t.Errorf("a ticket of %s at %s: resumed %v", c.from, c.to, got)
+			}
+		}
+	}, tlsModes...)
+}
+
+// TestTickets_AreNotGivenWithACertificateThatStandsIn: a resumption would show no certificate, though there is one by then.
+func TestTickets_AreNotGivenWithACertificateThatStandsIn(t *testing.T) {
+	var standsIn atomic.Bool
+	p := twoSites(t, func(set *proxy.Settings) {
+		set.StandIn = func(cert *tls.Certificate) bool { return cert != nil && standsIn.Load() }
+	})
+	proxytest.Run(t, func(t *testing.T, mode proxytest.Mode) {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			if mode == proxytest.H3 && version != tls.VersionTLS13 {
+				continue // RFC 9001 §4.2
+			}
+			visit := func(c *cache) bool {
+				client := p.ClientWith(mode, &tls.Config{ClientSessionCache: c, InsecureSkipVerify: true, MaxVersion: version})
+				defer client.CloseIdleConnections()
+				res, err := client.Get(mode.URL("a.test", "/"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				_, _ = io.Copy(io.Discard, res.Body)
+				return res.TLS.DidResume
+			}
+			c := &cache{}
+			standsIn.Store(true)
+			visit(c)
+			c.waitFor(t) // something, which nobody can open
+			standsIn.Store(false)
+			if visit(c) {
+				t.Errorf("%s: what began with a stand-in was resumed", tls.VersionName(version))
+			}
+			c = &cache{}
+			visit(c)
+			c.waitFor(t)
+			if !visit(c) {
+				t.Errorf("%s: what began with the certificate was not resumed", tls.VersionName(version))
 			}
 		}
 	}, tlsModes...)

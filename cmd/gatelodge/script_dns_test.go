@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -12,10 +13,16 @@ import (
 	"gatelodge/acmeclient/devca"
 )
 
-// scriptCA: ca VAR ROOT HTTP HTTPS: starts a CA that validates every name at the two addresses, whatever the DNS says, sets the variable to its directory and writes
-// its root to the file.
+// scriptCA: ca VAR ROOT HTTP HTTPS [TIME]: starts a CA that validates every name at the two addresses, whatever the DNS says, and takes the time to issue; it sets the
+// variable to its directory and writes its root to the file.
 func scriptCA(ts *testscript.TestScript, _ bool, args []string) {
-	ca, err := devca.New(devca.Config{PlainHTTP: true, HTTPAddr: args[2], TLSAddr: args[3]})
+	cfg := devca.Config{PlainHTTP: true, HTTPAddr: args[2], TLSAddr: args[3]}
+	if len(args) > 4 {
+		var err error
+		cfg.ProcessingTime, err = time.ParseDuration(args[4])
+		ts.Check(err)
+	}
+	ca, err := devca.New(cfg)
 	ts.Check(err)
 	ts.Check(ca.Start(context.Background()))
 	ts.Defer(func() { _ = ca.Close() })

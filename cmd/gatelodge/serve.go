@@ -145,7 +145,7 @@ func (p *program) join(cfg *config.Config) error {
 // newSettings turns a configuration into settings, with the issuers, upstreams and gate that it needs.
 func (p *program) newSettings(cfg *config.Config, cas []certs.CA) (*settings, error) {
 	cas = append(cas, certs.CA{Issuer: p.local, Names: cfg.InternalNames(), Internal: true})
-	from := materials{cas: cas, log: p.log.Named("upstream")}
+	from := materials{cas: cas, log: p.log.Named("upstream"), standsIn: func(cert *tls.Certificate) bool { return p.certs.IsStandIn(cert) }}
 	var err error
 	if from.permission, err = p.permissionFor(cfg.OnDemand); err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
@@ -39,7 +40,8 @@ type materials struct {
 	pools      pools            // of the settings before; those that did not change are used again
 	policies   policies         // likewise
 	trace      wrap             // around all sites; nil without
-	log        *zap.Logger      // of the pools
+	standsIn   func(*tls.Certificate) bool
+	log        *zap.Logger // of the pools
 }
 
 // pools are the upstreams by name. A reload keeps those that did not change, with their open connections.
@@ -120,6 +122,9 @@ func newSettings(cfg *config.Config, from materials) (*settings, error) {
 		CacheBytes:       int64(cfg.Cache.Memory),
 		Preload:          cfg.Cache.Preload,
 		Negative:         cfg.Cache.Negative,
+	}
+	if s.certs.StandIn = cfg.OnDemand.OnWait == "selfsigned"; s.certs.StandIn {
+		s.proxy.StandIn = from.standsIn
 	}
 	s.from = materials{} // so that what a reload gives up is not kept
 	return s, nil

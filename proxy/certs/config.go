@@ -62,6 +62,10 @@ type Settings struct {
 	// MaxWait bounds how long a handshake waits for a first certificate. Zero means 20 s.
 	MaxWait time.Duration
 
+	// StandIn: a handshake whose first certificate is not there in that time, or waits for a CA that fails, is served with a self-signed one instead of being closed. Whoever checks
+	// certificates refuses it; see Manager.IsStandIn. Names that nobody permits, and those that are held back after a failure, are refused all the same.
+	StandIn bool
+
 	// Backoff are the pauses after the first, second ... failure of a name; the last repeats. Empty means 1 m, 10 m, 100 m, 24 h
 	// (the steps Let's Encrypt asks of large integrators). Up to 10 % is added.
 	Backoff []time.Duration
@@ -175,6 +179,6 @@ type KnownPermission interface {
 
 // Metrics receives what happens, without names: labels by name would grow without bound. Implementations return at once.
 type Metrics interface {
-	Handshake(result string)                              // "warm", "loaded", "issued", "denied", "failed", "challenge", "unknown"
+	Handshake(result string)                              // "warm", "loaded", "issued", "denied", "failed", "challenge", "unknown", "standin"
 	Issuance(ca, kind, result string, took time.Duration) // kind "new" or "renew"; result "ok" or a failure's scope
 }

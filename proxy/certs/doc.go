@@ -19,7 +19,7 @@
 //     not served and counts as absent. A read that fails is an error, never an absence. (inquire.go: Manager.lookAt, Manager.fetch)
 //  6. A name that no site lists needs permission, which is asked for only now. (ask.go: Ask.Allow) (namesfile.go: NamesFile.Allow)
 //  7. The name goes into the queue, as one order however many handshakes wait for it. They wait for a bounded time; the order does not end
-//     with them. Renewals go first, then tenants take turns. (queue.go: queue.want, queue.wait, queue.dispatchLocked) (fair.go: fairQueue.push, fairQueue.enter)
+//     with them, and meanwhile they may be shown that one is on its way. (standin.go: Manager.standIn) Renewals go first, then tenants take turns. (queue.go: queue.want, queue.wait, queue.dispatchLocked) (fair.go: fairQueue.push, fairQueue.enter)
 //  8. The order takes the name's lease in storage and looks again: another process may have been faster, or may have failed
 //     a moment ago. (obtain.go: Manager.obtain, attempt.lookAgain)
 //  9. A key and a request are made and stored, or found where a crash left them, before any CA hears of them. A key that others know is never used

@@ -20,7 +20,7 @@ var errWaited = errors.New("certs: the certificate is not there yet, it is still
 
 // GetCertificate returns what a handshake is served with. It returns nil without an error for names that are not ours or that nobody wants a
 // certificate for, and an error when a name of ours cannot be served now. It waits for a first certificate for Settings.MaxWait at
-// most; what it waits for goes on without it. When the certificate is in memory it allocates nothing.
+// most; what it waits for goes on without it, and Settings.StandIn says whether the client is served meanwhile. When the certificate is in memory it allocates nothing.
 func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	// RFC 8737 §3: the CA offers this protocol and no other. Whoever offers more is an ordinary client.
 	if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == challengeProto {
@@ -116,6 +116,9 @@ func (m *Manager) coldHandshake(hello *tls.ClientHelloInfo, r *rules, host strin
 		return other.tls, "warm", nil
 	}
 	if cert == nil {
+		if stand := m.standIn(r, t, err); stand != nil {
+			return stand, "standin", nil
+		}
 		return nil, result, err
 	}
 	m.cache.claim(host, t, r)

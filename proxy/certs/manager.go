@@ -45,6 +45,8 @@ type Manager struct {
 	index     *index
 	members   *members
 
+	standIns standIns
+
 	informants  informants
 	revocations *revocations
 
@@ -71,7 +73,7 @@ func New(cfg Config, s Settings) (*Manager, error) {
 		cache: newCache(), shield: newShield(), absent: newMemo[string, struct{}](absentNames), domains: newMemo[string, time.Time](absentNames),
 		troubles: newMemo[string, *FailureStatus](failuresInMemory), withheld: newMemo[string, *BudgetError](failuresInMemory),
 		unsaved: unsaved{m: map[string]*storage.Bundle{}}, inquiries: inquiries{m: map[string]*inquiry{}}, planner: newPlanner(), visits: new(visits),
-		informants: informants{m: map[string]*informant{}},
+		informants: informants{m: map[string]*informant{}}, standIns: standIns{made: newMemo[string, *tls.Certificate](standInsKept)},
 	}
 	m.revocations = newRevocations(m.store, m.log)
 	m.members = newMembers(m.store, m.log, cfg.Beat)

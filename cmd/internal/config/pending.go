@@ -29,7 +29,6 @@ type pendingRow struct {
 var pending = []pendingRow{
 	{Key: "issue.challenges[]", Feature: "dns-persist-01", Now: `use "tls-alpn-01", "http-01" and "dns-01"`, Only: []string{`"tls-alpn-01"`, `"http-01"`, `"dns-01"`}},
 
-	{Key: "on_demand.on_wait", Feature: "a self-signed certificate while waiting", Now: `leave it out or write "close"`, Only: []string{`"close"`}},
 	{Key: "on_demand.background", Feature: "renewing only for visitors", Now: "leave it out or write true", Only: []string{"true"}},
 
 	{Key: "admin.listen", Feature: "an admin API on TCP", Now: `write "unix:///run/gatelodge/admin.sock", or "" to turn it off`, Begin: "unix:"},

@@ -20,7 +20,7 @@ func newCerts(r prometheus.Registerer) *Certs {
 		Name: "gatelodge_certificate_lookups_total", Help: "Certificates asked for by handshakes, by where they came from or why there was none.",
 	}, []string{"result"})
 	c := &Certs{
-		lookups: known([]string{"warm", "loaded", "issued", "denied", "failed", "challenge", "unknown"}, func(result string) prometheus.Counter {
+		lookups: known([]string{"warm", "loaded", "issued", "denied", "failed", "challenge", "unknown", "standin"}, func(result string) prometheus.Counter {
 			return lookups.WithLabelValues(result)
 		}),
 		issuances: prometheus.NewCounterVec(prometheus.CounterOpts{
