@@ -108,14 +108,15 @@ func (a *accounts) set(acct *account) {
 
 func (c *Client) accountName() string { return "acme/" + c.cfg.Name + "/account" }
 
-// account returns the fleet's account at the CA and makes it if there is none. A store that does not answer never leads to another account.
+// account returns the fleet's account at the CA and makes it if there is none. A store that does not answer never leads to another account; one whose record is
+// damaged for certain does, and the record is kept for a person (see replaceDamaged).
 func (c *Client) account(ctx context.Context, d dialect) (*account, error) {
 	if acct := c.accounts.get(); acct != nil && acct.known(d.protocol()) {
 		return acct, nil
 	}
 	return c.inTurn(ctx, func() (*account, error) {
 		acct, err := c.storedAccount(ctx, d)
-		if acct != nil || err != nil {
+		if _, damaged := errors.AsType[*storage.CorruptError](err); acct != nil || err != nil && !damaged {
 			return acct, err
 		}
 		if acct, err = c.registerUnderLease(ctx, d, ""); err != nil {
@@ -185,10 +186,10 @@ func (c *Client) loadAccount(ctx context.Context) (*account, storage.Version, er
 	}
 	acct := &account{}
 	if err := json.Unmarshal(data, &acct.accountRecord); err != nil {
-		return nil, "", &storage.CorruptError{Name: c.accountName(), Err: errors.New("it is no account record; restore it, or remove it to make a new account")}
+		return nil, "", storage.NewCorruptError(c.accountName(), data, errors.New("it is no account record"))
 	}
 	if acct.key, err = parseAccountKey(acct.Key); err != nil {
-		return nil, "", &storage.CorruptError{Name: c.accountName(), Err: err}
+		return nil, "", storage.NewCorruptError(c.accountName(), data, err)
 	}
 	return acct, version, nil
 }
@@ -217,6 +218,9 @@ func (c *Client) underLease(ctx context.Context, work func(context.Context) (*ac
 func (c *Client) registerUnderLease(ctx context.Context, d dialect, lost string) (*account, error) {
 	return c.underLease(ctx, func(ctx context.Context) (*account, error) {
 		acct, version, err := c.loadAccount(ctx) // whoever held the lease before may have done it
+		if _, damaged := errors.AsType[*storage.CorruptError](err); damaged {
+			acct, version, err = c.replaceDamaged(ctx, err)
+		}
 		switch {
 		case err != nil:
 			return nil, err
@@ -232,6 +236,15 @@ func (c *Client) registerUnderLease(ctx context.Context, d dialect, lost string)
 		}
 		return c.register(ctx, d, acct, version)
 	})
+}
+
+// replaceDamaged puts a record aside that cannot be read, so that another account can be made: with the key the account is lost, and until a person came no
+// certificate would be renewed. It is called under the lease. Whoever has a backup of the record puts it back, and the new account is forgotten.
+func (c *Client) replaceDamaged(ctx context.Context, damage error) (*account, storage.Version, error) {
+	if err := storage.Quarantine(ctx, c.cfg.Store, c.accountName(), damage, c.log); err != nil {
+		return nil, "", fmt.Errorf("%w; it could not be put aside: %w", damage, err)
+	}
+	return c.loadAccount(ctx) // somebody may have restored it just now
 }
 
 // newAccount makes the key of an account; the CA does not know it yet.

@@ -690,14 +690,37 @@ func TestObtain_StoreFailsInEachPhase(t *testing.T) {
 	}
 }
 
-func TestAccount_DamagedRecordIsNoAbsence(t *testing.T) {
+func TestAccount_DamagedRecordIsPutAsideAndOneNewAccountMade(t *testing.T) {
 	c, p, _, store := setup(t, pebbleOptions{})
 	if _, err := store.Put(t.Context(), c.accountName(), []byte("{")); err != nil {
 		t.Fatal(err)
 	}
-	_, err := c.Account(t.Context())
-	var corrupt *storage.CorruptError
-	if !errors.As(err, &corrupt) || p.count(pathAccount) != 0 {
+	var all sync.WaitGroup
+	for range 5 {
+		all.Go(func() {
+			if _, err := c.Account(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if kept, _, err := store.Get(t.Context(), "quarantine/"+c.accountName()); err != nil || string(kept) != "{" {
+		t.Errorf("quarantine has %q, %v", kept, err)
+	}
+	if n := p.count(pathAccount); n != 1 {
+		t.Errorf("%d registrations", n)
+	}
+}
+
+func TestAccount_ARecordThatCannotBeReadIsNoAbsence(t *testing.T) {
+	c, p, _, store := setup(t, pebbleOptions{})
+	if _, err := c.Account(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	faulty := storagetest.NewFaulty(store, storagetest.Fault{Op: storagetest.Get, Prefix: c.accountName()})
+	c.accounts.set(nil)
+	c.cfg.Store = faulty
+	if _, err := c.Account(t.Context()); !errors.Is(err, storagetest.ErrInjected) || p.count(pathAccount) != 1 {
 		t.Errorf("error is %v after %d registrations", err, p.count(pathAccount))
 	}
 }

@@ -116,9 +116,13 @@ func (v *v1Directory) directory() *directory {
 
 // downgraded is the Problem of every operation while a downgrade is suspected. Nothing is sent.
 func (g *negotiator) downgraded(n negotiation) error {
+	before := "the CA spoke ACME v2 until " + n.V2Seen.UTC().Format(time.RFC3339)
+	if n.V2Seen.IsZero() { // see replaceDamaged
+		before = "what was known of the CA was damaged, so it may have spoken ACME v2"
+	}
 	return &Problem{
 		CA: g.ca, Op: "negotiate", scope: ScopeCA,
-		Detail: fmt.Sprintf("the CA spoke ACME v2 until %s, then %s", n.V2Seen.UTC().Format(time.RFC3339), clean(n.Evidence)),
+		Detail: fmt.Sprintf("%s, then %s", before, clean(n.Evidence)),
 		Advice: fmt.Sprintf("nothing is sent to it: find out whether that is really the CA; if it is right, `gatelodge acme reset %s` begins anew", g.ca),
 	}
 }

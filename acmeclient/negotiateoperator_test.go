@@ -13,6 +13,7 @@ import (
 
 	"gatelodge/acmeclient/devca"
 	"gatelodge/storage"
+	"gatelodge/storage/storagetest"
 )
 
 // besideAt gives the client both addresses of a CA whose v2 appears beside v1.
@@ -213,11 +214,44 @@ func TestReset_IsTheOnlyWayBackToV1(t *testing.T) {
 	}
 }
 
-func TestReset_OverwritesADamagedObject(t *testing.T) {
+// What is damaged may have known that v2 was seen: only a person leads to v1 again.
+func TestNegotiation_DamageLeadsToNoV1WithoutAPerson(t *testing.T) {
+	c, o, _, store := oldSetup(t, devca.Config{})
+	if _, err := store.Put(t.Context(), "acme/old/negotiation", []byte("{")); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Obtain(t.Context(), newRequest(t, "a.localhost"))
+	if p := problemAt(t, err, "old", ScopeCA); !strings.Contains(p.Error(), "acme reset") || !strings.Contains(p.Error(), "damaged") || o.count("POST") != 0 {
+		t.Errorf("problem is %v, requests %v", p, o.requests(0))
+	}
+	if kept, _, err := store.Get(t.Context(), "quarantine/acme/old/negotiation"); err != nil || string(kept) != "{" {
+		t.Errorf("quarantine has %q, %v", kept, err)
+	}
+	if s, err := c.Reset(t.Context()); err != nil || s.Negotiation.State != "v1" {
+		t.Errorf("reset: %+v, %v", s, err)
+	}
+}
+
+func TestNegotiation_DamageDoesNotStopAV2CA(t *testing.T) {
+	c, _, _, store := setup(t, pebbleOptions{})
+	object := c.negotiator.object()
+	if _, err := store.Put(t.Context(), object, []byte("{")); err != nil {
+		t.Fatal(err)
+	}
+	if cert := obtain(t, c, newRequest(t, "a.localhost")); cert.Protocol != ProtocolV2 {
+		t.Errorf("certificate is %+v", cert)
+	}
+	if n := negotiated(t, store, c.cfg.Name); n.State != stateV2 || n.V2Seen.IsZero() {
+		t.Errorf("stored: %+v", n)
+	}
+}
+
+func TestReset_OverwritesADamagedObjectThatCannotBePutAside(t *testing.T) {
 	c, _, _, store := oldSetup(t, devca.Config{})
 	if _, err := store.Put(t.Context(), "acme/old/negotiation", []byte("{")); err != nil {
 		t.Fatal(err)
 	}
+	c.negotiator.store = storagetest.NewFaulty(store, storagetest.Fault{Op: storagetest.Salvage})
 	_, err := c.Obtain(t.Context(), newRequest(t, "a.localhost"))
 	var corrupt *storage.CorruptError
 	if !errors.As(err, &corrupt) {

@@ -22,8 +22,19 @@ const v2SeenAge = 24 * time.Hour
 
 func (g *negotiator) object() string { return "acme/" + g.ca + "/negotiation" }
 
-// read returns what the fleet knows. A damaged object is an error: it may have known that v2 was seen.
+// read returns what the fleet knows. A damaged object may have known that v2 was seen, so that is what is assumed of it.
 func (g *negotiator) read(ctx context.Context) (negotiation, storage.Version, error) {
+	n, version, err := g.readOnce(ctx)
+	if _, damaged := errors.AsType[*storage.CorruptError](err); !damaged {
+		return n, version, err
+	}
+	if err := g.replaceDamaged(ctx, err); err != nil {
+		return n, "", err
+	}
+	return g.readOnce(ctx)
+}
+
+func (g *negotiator) readOnce(ctx context.Context) (negotiation, storage.Version, error) {
 	var n negotiation
 	data, version, err := g.store.Get(ctx, g.object())
 	switch {
@@ -31,10 +42,28 @@ func (g *negotiator) read(ctx context.Context) (negotiation, storage.Version, er
 		return n.about(g.directory, g.directoryV1), "", nil
 	case err != nil:
 		return n, "", fmt.Errorf("read what was negotiated with %s: %w", g.ca, err)
-	case json.Unmarshal(data, &n) != nil:
-		return n, version, &storage.CorruptError{Name: g.object(), Err: errors.New("it is no negotiation; restore it, or reset the CA")}
+	}
+	if err := json.Unmarshal(data, &n); err != nil {
+		return negotiation{}, version, storage.NewCorruptError(g.object(), data, fmt.Errorf("it is no negotiation: %w", err))
 	}
 	return n.about(g.directory, g.directoryV1), version, nil
+}
+
+// replaceDamaged puts aside what cannot be read and has it that v2 was spoken: a CA that speaks it goes on without anybody, and from v1 no one is
+// led back to it by damage, but by an operator's reset alone (DESIGN 3.3).
+func (g *negotiator) replaceDamaged(ctx context.Context, damage error) error {
+	if err := storage.Quarantine(ctx, g.store, g.object(), damage, g.log); err != nil {
+		return fmt.Errorf("%w; restore it, or reset the CA: it could not be put aside: %w", damage, err)
+	}
+	n := negotiation{State: stateV2, V2At: atDirectory, Since: time.Now().UTC(), Evidence: "what was known is damaged", Directory: g.directory, DirectoryV1: g.directoryV1}
+	data, err := json.Marshal(n)
+	if err != nil {
+		return fmt.Errorf("encode the negotiation: %w", err)
+	}
+	if _, err := g.store.PutIf(ctx, g.object(), data, ""); err != nil && !errors.Is(err, storage.ErrConflict) { // a conflict: another node was faster
+		return fmt.Errorf("store what is assumed of %s: %w", g.ca, err)
+	}
+	return nil
 }
 
 // current returns what is known, from memory if that is young enough or the store does not answer.
