@@ -90,6 +90,9 @@ func (b *bench) awaitIndex(ctx context.Context) error {
 	}
 }
 
+// namesKnown is logged when the index was read.
+const namesKnown = "stored certificates known"
+
 // waiter is a log in which nothing is written, but one message is heard.
 type waiter struct {
 	zapcore.Core
@@ -103,7 +106,7 @@ func (w *waiter) Check(e zapcore.Entry, c *zapcore.CheckedEntry) *zapcore.Checke
 	return c.AddCore(e, w)
 }
 func (w *waiter) Write(e zapcore.Entry, _ []zapcore.Field) error {
-	if e.Message == "stored certificates known" {
+	if e.Message == namesKnown {
 		close(w.known)
 	}
 	return nil
@@ -123,9 +126,9 @@ type loopback struct{ net.Conn }
 func (loopback) LocalAddr() net.Addr  { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 443} }
 func (loopback) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 50000} }
 
-// memory is what the system says of this process, in MiB: now, and at most so far.
-func memory() (rss, peak float64) {
-	status, err := os.ReadFile("/proc/self/status")
+// memory is what the system says of a process, in MiB: now, and at most so far.
+func memory(pid int) (rss, peak float64) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, 0 // not on Linux
 	}

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"time"
 )
@@ -77,6 +78,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		defer os.RemoveAll(dir)
 		o.dir = dir
 	}
+	absolute, err := filepath.Abs(o.dir) // gatelodge takes paths from its configuration file
+	if err != nil {
+		return err
+	}
+	o.dir = absolute
 	if there, err := os.ReadDir(o.dir); err != nil || len(there) == 0 {
 		if err := makeIndex(ctx, o, out); err != nil {
 			return err

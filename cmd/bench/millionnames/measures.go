@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"time"
 )
@@ -63,13 +64,13 @@ func measureResident(ctx context.Context, o options, out io.Writer) error {
 	if err := b.awaitIndex(ctx); err != nil {
 		return err
 	}
-	rss, peak := memory()
+	rss, peak := memory(os.Getpid())
 	fmt.Fprintf(out, "%d names known after %.1f s: RSS %.0f MiB, at most %.0f\n", o.names, time.Since(began).Seconds(), rss, peak)
 	loads := min(int64(o.names), o.budget/600)
 	if err := b.load(ctx, int(loads), runtime.GOMAXPROCS(0)); err != nil {
 		return err
 	}
-	rss, peak = memory()
+	rss, peak = memory(os.Getpid())
 	fmt.Fprintf(out, "%d of them loaded, cache.memory %d MiB, %d used: RSS %.0f MiB, at most %.0f\n", loads, o.budget>>20, b.certs.CacheBytes()>>20, rss, peak)
 	return nil
 }

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -36,7 +39,7 @@ func measureStart(ctx context.Context, o options, out io.Writer) error {
 	return startBinary(ctx, o, out)
 }
 
-// startBinary starts gatelodge over the index of the names, with a site of the internal CA beside them, until a handshake with that succeeds.
+// startBinary starts gatelodge over the index of the names, with a site of the internal CA beside them, until a handshake with that succeeds and all names are known.
 func startBinary(ctx context.Context, o options, out io.Writer) error {
 	port, err := freePort()
 	if err != nil {
@@ -47,10 +50,48 @@ func startBinary(ctx context.Context, o options, out io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	names, config := filepath.Join(dir, "names"), filepath.Join(dir, "gatelodge.toml")
-	if err := os.WriteFile(names, []byte("*.customers.example\n"), 0o600); err != nil {
+	config, err := writeConfig(dir, filepath.Join(o.dir, "storage"), port)
+	if err != nil {
 		return err
 	}
+	ctx, stop := context.WithTimeout(ctx, time.Minute)
+	defer stop()
+	cmd := exec.CommandContext(ctx, o.binary, "run", "-c", config)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 30 * time.Second
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	known := make(chan int, 1)
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		followLog(log, known)
+	}()
+	accepted := awaitHandshake(ctx, fmt.Sprintf("127.0.0.1:%d", port), began)
+	shaken, names := time.Since(began), 0
+	select {
+	case names = <-known:
+	case <-ctx.Done():
+	}
+	all := time.Since(began)
+	rss, peak := memory(cmd.Process.Pid)
+	stop()
+	<-read
+	_ = cmd.Wait() // it was interrupted
+	fmt.Fprintf(out, "start of the binary with %d names stored: accepts after %v, first handshake after %v, %d names known after %v: RSS %.0f MiB, at most %.0f\n", o.names,
+		accepted.Round(time.Millisecond), shaken.Round(time.Millisecond), names, all.Round(time.Millisecond), rss, peak)
+	return nil
+}
+
+// writeConfig returns the file.
+func writeConfig(dir, storage string, port int) (string, error) {
+	names, config := filepath.Join(dir, "names"), filepath.Join(dir, "gatelodge.toml")
 	text := fmt.Sprintf(`[listen]
 https = ["127.0.0.1:%d"]
 http  = []
@@ -72,44 +113,45 @@ to    = "http://127.0.0.1:1"
 hosts     = ["*"]
 on_demand = true
 to        = "http://127.0.0.1:1"
-`, port, filepath.Join(o.dir, "storage"), filepath.Join(dir, "admin.sock"), names)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		return err
+`, port, storage, filepath.Join(dir, "admin.sock"), names)
+	return config, errors.Join(os.WriteFile(names, []byte("*.customers.example\n"), 0o600), os.WriteFile(config, []byte(text), 0o600))
+}
+
+// followLog tells how many names are known when the log says so. Faults are shown.
+func followLog(log io.Reader, known chan<- int) {
+	for lines := bufio.NewScanner(log); lines.Scan(); {
+		var line struct {
+			Level string `json:"level"`
+			Msg   string `json:"msg"`
+			Names int    `json:"names"`
+		}
+		switch err := json.Unmarshal(lines.Bytes(), &line); {
+		case err != nil, line.Level == "error":
+			fmt.Fprintln(os.Stderr, lines.Text())
+		case line.Msg == namesKnown:
+			known <- line.Names // it is said once
+		}
 	}
-	ctx, stop := context.WithTimeout(ctx, time.Minute)
-	defer stop()
-	cmd := exec.CommandContext(ctx, o.binary, "run", "-c", config)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 30 * time.Second
-	cmd.Stderr = os.Stderr
-	began := time.Now()
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	address := fmt.Sprintf("127.0.0.1:%d", port)
-	var accepted time.Duration
+}
+
+// awaitHandshake tries until a handshake succeeds, and returns how long it took from the beginning until a connection was accepted.
+func awaitHandshake(ctx context.Context, address string, began time.Time) (accepted time.Duration) {
 	for ctx.Err() == nil {
 		conn, err := net.DialTimeout("tcp", address, time.Second)
-		if err != nil {
-			time.Sleep(5 * time.Millisecond)
-			continue
+		if err == nil {
+			if accepted == 0 {
+				accepted = time.Since(began)
+			}
+			client := tls.Client(conn, &tls.Config{ServerName: "app.internal", InsecureSkipVerify: true}) // the internal CA's root is not at hand
+			err = client.HandshakeContext(ctx)
+			conn.Close()
 		}
-		if accepted == 0 {
-			accepted = time.Since(began)
-		}
-		client := tls.Client(conn, &tls.Config{ServerName: "app.internal", InsecureSkipVerify: true}) // the internal CA's root is not at hand
-		err = client.HandshakeContext(ctx)
-		conn.Close()
 		if err == nil {
 			break
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	shaken := time.Since(began)
-	stop()
-	_ = cmd.Wait() // it was interrupted
-	fmt.Fprintf(out, "start of the binary with %d names stored: accepts after %v, first handshake after %v\n", o.names, accepted.Round(time.Millisecond), shaken.Round(time.Millisecond))
-	return nil
+	return accepted
 }
 
 func freePort() (int, error) {
