@@ -12,6 +12,7 @@ import (
 	"gatelodge/cmd/internal/config"
 	"gatelodge/proxy"
 	"gatelodge/proxy/certs"
+	"gatelodge/proxy/certs/permission"
 	"gatelodge/proxy/rule"
 )
 
@@ -73,8 +74,8 @@ func headersOf(h config.Headers) *proxy.Headers {
 
 // customersOf says whose names are whose, if there is somebody to ask. An answer that is no longer remembered is asked for again; while nobody can
 // tell, requests go where the site says.
-func customersOf(permission certs.Permission) func(context.Context, string) (proxy.Customer, bool) {
-	ask, ok := permission.(*certs.Ask)
+func customersOf(p certs.Permission) func(context.Context, string) (proxy.Customer, bool) {
+	ask, ok := p.(*permission.Ask)
 	if !ok {
 		return nil
 	}

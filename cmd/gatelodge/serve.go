@@ -25,6 +25,7 @@ import (
 	"gatelodge/proxy"
 	"gatelodge/proxy/certs"
 	"gatelodge/proxy/certs/localca"
+	"gatelodge/proxy/certs/permission"
 )
 
 // program is everything that serves. The parts know each other only by the seams of DESIGN 2; here they are joined.
@@ -171,19 +172,19 @@ func (p *program) permissionFor(cfg config.OnDemand) (certs.Permission, error) {
 	if now := p.cfg.Load(); p.settings != nil && reflect.DeepEqual(now.OnDemand, cfg) {
 		return p.settings.certs.Permission, nil
 	}
-	permission, err := newPermission(cfg, p.log)
+	gate, err := newPermission(cfg, p.log)
 	if err == nil && p.settings != nil {
-		old, isAsk := p.settings.certs.Permission.(*certs.Ask)
-		if ask, ok := permission.(*certs.Ask); ok && isAsk {
+		old, isAsk := p.settings.certs.Permission.(*permission.Ask)
+		if ask, ok := gate.(*permission.Ask); ok && isAsk {
 			ask.Inherit(old)
 		}
 	}
-	return permission, err
+	return gate, err
 }
 
 // closePermission ends what a gate that is not keep does in the background.
 func closePermission(p, keep certs.Permission) {
-	if ask, ok := p.(*certs.Ask); ok && p != keep {
+	if ask, ok := p.(*permission.Ask); ok && p != keep {
 		ask.Close()
 	}
 }

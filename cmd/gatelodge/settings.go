@@ -18,6 +18,7 @@ import (
 	"gatelodge/cmd/internal/config"
 	"gatelodge/proxy"
 	"gatelodge/proxy/certs"
+	"gatelodge/proxy/certs/permission"
 	"gatelodge/proxy/hostname"
 	"gatelodge/proxy/upstream"
 )
@@ -207,10 +208,10 @@ func newPermission(cfg config.OnDemand, log *zap.Logger) (certs.Permission, erro
 	case !cfg.Enabled:
 		return nil, nil
 	case cfg.NamesFile != "":
-		return certs.NewNamesFile(cfg.NamesFile, log)
+		return permission.NewNamesFile(cfg.NamesFile, log)
 	default:
 		node, _ := os.Hostname() // a node without a name asks without one
-		return certs.NewAsk(certs.AskConfig{Logger: log, URL: cfg.Ask, Node: node, Timeout: cfg.AskTimeout, AllowTTL: cfg.AllowTTL, DenyTTL: cfg.DenyTTL, StaleIfError: cmp.Or(cfg.StaleIfError, -1)})
+		return permission.NewAsk(permission.AskConfig{Logger: log, URL: cfg.Ask, Node: node, Timeout: cfg.AskTimeout, AllowTTL: cfg.AllowTTL, DenyTTL: cfg.DenyTTL, StaleIfError: cmp.Or(cfg.StaleIfError, -1)})
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// The places that a story's steps name: "(file.go: funcName, Type.Method)".
-var place = regexp.MustCompile(`\(([a-z0-9_]+\.go): ([A-Za-z0-9_.,\s]+)\)`)
+// The places that a story's steps name: "(file.go: funcName, Type.Method)", or "(room/file.go: ...)" in a room below.
+var place = regexp.MustCompile(`\(((?:[a-z0-9_]+/)*[a-z0-9_]+\.go): ([A-Za-z0-9_.,\s]+)\)`)
 
 func TestStories_NameFilesAndFunctionsThatExist(t *testing.T) {
 	for _, room := range []string{"proxy", "proxy/upstream", "proxy/certs", "acmeclient"} {

@@ -11,7 +11,7 @@ import (
 
 	"gatelodge/cmd/internal/config"
 	"gatelodge/proxy"
-	"gatelodge/proxy/certs"
+	"gatelodge/proxy/certs/permission"
 	"gatelodge/storage"
 )
 
@@ -52,7 +52,7 @@ func verifyFiles(cfg *config.Config) error {
 		errs = append(errs, err)
 	}
 	if cfg.OnDemand.NamesFile != "" {
-		if _, err := certs.NewNamesFile(cfg.OnDemand.NamesFile, zap.NewNop()); err != nil {
+		if _, err := permission.NewNamesFile(cfg.OnDemand.NamesFile, zap.NewNop()); err != nil {
 			errs = append(errs, err)
 		}
 	}

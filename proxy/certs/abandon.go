@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"gatelodge/proxy/certs/permission"
 )
 
 // Abandon says when on-demand names that left us are given up: their certificates are not renewed any more, and served as long as they live. Zero means never.
@@ -90,7 +92,7 @@ func (m *Manager) denied(ctx context.Context, r *rules, it planItem, g *farewell
 	switch err := r.Permission.Allow(ctx, subject(it.name), netip.Addr{}); {
 	case err == nil:
 		g.Denied = 0
-	case !errors.Is(err, ErrDenied): // nobody knows: what was true before holds
+	case !errors.Is(err, permission.ErrDenied): // nobody knows: what was true before holds
 		return g.Why, false
 	case g.Denied == 0:
 		g.Denied = now.Unix()

@@ -56,5 +56,5 @@ func (m *Manager) trouble(name string, err error) {
 	if errors.Is(err, errNoCA) {
 		scope = ScopeConfiguration
 	}
-	m.troubles.put(name, &FailureStatus{At: now, Scope: scope, Reason: err.Error(), Problem: advise(Problem{}, scope, err)}, now.Add(24*time.Hour))
+	m.troubles.Put(name, &FailureStatus{At: now, Scope: scope, Reason: err.Error(), Problem: advise(Problem{}, scope, err)}, now.Add(24*time.Hour))
 }

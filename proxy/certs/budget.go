@@ -3,8 +3,10 @@ package certs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
+
+	"gatelodge/proxy/certs/budget"
+	"gatelodge/proxy/certs/permission"
 )
 
 // Budget bounds what the whole fleet orders, so that we stop before a CA says no. It is for the CAs that everybody shares: neither the internal CA nor one
@@ -22,12 +24,7 @@ type Budget struct {
 }
 
 // Limit is a count within any time of that length. A Count of zero means no limit.
-type Limit struct {
-	Count int
-	Per   time.Duration
-}
-
-func (l Limit) String() string { return fmt.Sprintf("%d in %s", l.Count, l.Per) }
+type Limit = budget.Limit
 
 // The budgets, as the configuration calls them.
 const (
@@ -36,58 +33,40 @@ const (
 	budgetTenant = "per_tenant"
 )
 
-// A BudgetError says that an order would go beyond a budget of ours. Nothing was sent to a CA, and nothing is held against the name.
-type BudgetError struct {
-	Budget  string // as the configuration calls it
-	Subject string // the CA, registered domain or tenant
-	Limit   Limit
-	Next    time.Time // there should be room again
-
-	again time.Time // it is worth looking: another process may have given something back
-}
-
-func (e *BudgetError) Error() string {
-	return fmt.Sprintf("the budget issue.budget.%s of %s is used up (%s), there may be room at %s", e.Budget, e.Subject, e.Limit, e.Next.UTC().Format(time.RFC3339))
-}
-
-// asBudget returns the BudgetError in err, nil if there is none.
-func asBudget(err error) *BudgetError {
-	e, _ := errors.AsType[*BudgetError](err)
+// asBudget returns the refusal of a budget in err, nil if there is none. Nothing was sent to a CA then, and nothing is held against the name.
+func asBudget(err error) *budget.Error {
+	e, _ := errors.AsType[*budget.Error](err)
 	return e
 }
 
 // sooner returns the one of two refusals that ends first; a may be nil.
-func sooner(a, b *BudgetError) *BudgetError {
+func sooner(a, b *budget.Error) *budget.Error {
 	if a == nil || b.Next.Before(a.Next) {
 		return b
 	}
 	return a
 }
 
-// charge is one budget that an order counts against.
-type charge struct {
-	budget  string
-	account string // whose, in storage
-	subject string // whose, for a person
-	limit   Limit
-	reserve int // of limit, for renewals
-	renewal bool
-}
-
 // charges are what an order for the target at the CA counts against, unless the CA invited it.
-func (r *rules) charges(t target, ca CA, renewal bool) []charge {
+func (r *rules) charges(t target, ca CA, renewal bool) []budget.Charge {
 	if ca.Internal || ca.Unbudgeted || len(ca.Names) > 0 {
 		return nil
 	}
 	b, name := r.Budget, ca.Issuer.Name()
-	all := []charge{{budgetOrders, name, "CA " + name, b.Orders, int(b.Reserve * float64(b.Orders.Count)), renewal}}
+	all := []budget.Charge{{
+		Budget: budgetOrders, Account: name, Subject: "CA " + name, Object: ledgerObject(budgetOrders, name),
+		Limit: b.Orders, Reserve: int(b.Reserve * float64(b.Orders.Count)), Renewal: renewal,
+	}}
 	if !renewal {
 		domain, tenant := registeredDomain(subject(t.name)), r.tenant(t.name)
-		all = append(all, charge{budgetDomain, name + " " + domain, domain + " at CA " + name, b.Domain, 0, false}, charge{budgetTenant, tenant, tenant, b.Tenant, 0, false})
+		account := name + " " + domain
+		all = append(all,
+			budget.Charge{Budget: budgetDomain, Account: account, Subject: domain + " at CA " + name, Object: ledgerObject(budgetDomain, account), Limit: b.Domain},
+			budget.Charge{Budget: budgetTenant, Account: tenant, Subject: tenant, Object: ledgerObject(budgetTenant, tenant), Limit: b.Tenant})
 	}
 	bounded := all[:0]
 	for _, c := range all {
-		if c.limit.Count > 0 {
+		if c.Limit.Count > 0 {
 			bounded = append(bounded, c)
 		}
 	}
@@ -97,7 +76,9 @@ func (r *rules) charges(t target, ca CA, renewal bool) []charge {
 // tenant is whose name it is: what the permission said, else the registered domain.
 func (r *rules) tenant(name string) string {
 	host := subject(name)
-	if p, ok := r.Permission.(interface{ Told(string) (Answer, bool) }); ok {
+	if p, ok := r.Permission.(interface {
+		Told(string) (permission.Answer, bool)
+	}); ok {
 		if answer, ok := p.Told(host); ok && answer.Tenant != "" {
 			return answer.Tenant
 		}
@@ -111,16 +92,19 @@ func (a *attempt) placing(ctx context.Context, ca CA, replaces bool) (undo func(
 		return func() {}, nil
 	}
 	charges := a.r.charges(a.t, ca, a.stored != nil)
-	var paid []*receipt
+	var paid []*budget.Receipt
 	undo = func() {
 		for _, r := range paid {
-			r.refund()
+			r.Refund()
 		}
 	}
 	for _, c := range charges {
-		r, err := a.budgets.pay(ctx, c, a.o.kind == kindReplace)
+		r, err := a.budgets.Pay(ctx, c, a.o.kind == kindReplace)
 		if err != nil {
 			undo()
+			if asBudget(err) == nil {
+				err = &storageError{err}
+			}
 			return nil, err
 		}
 		paid = append(paid, r)
@@ -140,16 +124,16 @@ func (a *attempt) invited(ca CA, now time.Time) bool {
 
 // spent returns the budget that keeps every CA from the target, as far as memory knows; nil if one may have room. So a name that has to wait costs neither a lease nor a
 // read of storage.
-func (m *Manager) spent(r *rules, t target) *BudgetError {
+func (m *Manager) spent(r *rules, t target) *budget.Error {
 	if it, ok := m.planner.get(t.name); ok && it.ca != "" {
 		return nil // a renewal: the order sees what it counts against
 	}
-	var soonest *BudgetError
+	var soonest *budget.Error
 	now := time.Now()
 	for _, ca := range r.cas(t) {
-		var full *BudgetError
+		var full *budget.Error
 		for _, c := range r.charges(t, ca, false) {
-			if e := m.budgets.full(c, now); e != nil && (full == nil || e.Next.After(full.Next)) {
+			if e := m.budgets.Full(c, now); e != nil && (full == nil || e.Next.After(full.Next)) {
 				full = e
 			}
 		}

@@ -3,7 +3,6 @@ package certs
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"net/netip"
 	"time"
 
@@ -162,13 +161,10 @@ type CA struct {
 }
 
 // Permission is the gate before a certificate for a name that no site lists. It is asked for names without a valid certificate, and, if
-// Abandon.Denied is set, before a renewal. It returns nil to allow, an error that wraps ErrDenied to refuse, any other error when it cannot tell (which refuses too, for now).
+// Abandon.Denied is set, before a renewal. It returns nil to allow, an error that wraps permission.ErrDenied to refuse, any other error when it cannot tell (which refuses too, for now).
 type Permission interface {
 	Allow(ctx context.Context, name string, client netip.Addr) error
 }
-
-// ErrDenied is wrapped by a Permission's refusal.
-var ErrDenied = errors.New("certs: no certificate is wanted for this name")
 
 // A KnownPermission is a Permission that can answer for some names from memory, at once. Such names do not count against
 // Settings.UnknownPerClient.

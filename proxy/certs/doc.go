@@ -17,7 +17,8 @@
 //     (shield.go: shield.take)
 //  5. One flight for the name reads storage, once. A stored certificate is served whatever permission and CAs do; one that has ended, or was revoked, is
 //     not served and counts as absent. A read that fails is an error, never an absence. (inquire.go: Manager.lookAt, Manager.fetch)
-//  6. A name that no site lists needs permission, which is asked for only now. (ask.go: Ask.Allow) (namesfile.go: NamesFile.Allow)
+//  6. A name that no site lists needs permission, which is asked for only now. (permission/ask.go: Ask.Allow)
+//     (permission/namesfile.go: NamesFile.Allow)
 //  7. The name goes into the queue, as one order however many handshakes wait for it. They wait for a bounded time; the order does not end
 //     with them, and meanwhile they may be shown that one is on its way. (standin.go: Manager.standIn) Renewals go first, then tenants take turns. (queue.go: queue.want, queue.wait, queue.dispatchLocked) (fair.go: fairQueue.push, fairQueue.enter)
 //  8. The order takes the name's lease in storage and looks again: another process may have been faster, or may have failed
@@ -27,7 +28,8 @@
 //  10. The CAs for the name are asked in order. One that fails is waited for or passed over, until it has been healthy for a while.
 //     (choose.go: ChooseCAs) (route.go: queue.routeLocked, queue.choose) (issue.go: attempt.issue)
 //     Right before one places an order it is paid for from the fleet's budgets, in blocks that processes take from storage by compare-and-swap; a name for which there is
-//     none keeps its turn in the queue. (budget.go: attempt.placing) (purse.go: budgets.pay, budgets.giveBack) (ledger.go: budgets.change)
+//     none keeps its turn in the queue. (budget.go: attempt.placing) (budget/purse.go: Purses.Pay, Purses.GiveBack)
+//     (budget/ledger.go: Purses.change)
 //  11. What was issued is checked against the key, the names, the clock and itself. (check.go: checkIssued)
 //  12. Chain, key and what is to be known of them are stored as one object by compare-and-swap, and then served. If storage
 //     refuses, it is served from memory and stored later. (keep.go: attempt.keep, attempt.save)

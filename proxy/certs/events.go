@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"gatelodge/proxy/certs/budget"
 )
 
 // EventKind says what happened.
@@ -48,11 +50,11 @@ const (
 // emit tells the log and Config.Events, unless it did a while ago. The queue calls it with its mutex held.
 func (m *Manager) emit(e Event) {
 	key := string(e.Kind) + " " + e.Subject
-	if _, told := m.told.get(key); told {
+	if _, told := m.told.Get(key); told {
 		return
 	}
 	e.At = time.Now()
-	m.told.put(key, struct{}{}, e.At.Add(eventAgain))
+	m.told.Put(key, struct{}{}, e.At.Add(eventAgain))
 	m.log.Warn("event", zap.String("kind", string(e.Kind)), zap.String("subject", e.Subject), zap.String("ca", e.CA), zap.Int("count", e.Count), zap.Strings("names", e.Names),
 		zap.String("reason", e.Reason), zap.String("advice", e.Advice), zap.Time("next_attempt", e.Next))
 	if m.events != nil {
@@ -68,7 +70,7 @@ func (a *attempt) emitFailure(rec *failureRecord) {
 }
 
 // emitBudget tells of a budget without room.
-func (m *Manager) emitBudget(e *BudgetError) {
+func (m *Manager) emitBudget(e *budget.Error) {
 	m.emit(Event{Kind: EventBudget, Subject: e.Budget + " of " + e.Subject, Reason: e.Error(), Next: e.Next,
 		Advice: "raise issue.budget." + e.Budget + " if the CA allows more; what waits goes on by itself"})
 }

@@ -62,7 +62,7 @@ func TestEvents_TellOfAPausedNameOnce(t *testing.T) {
 func TestEvents_TellOfABudgetThatIsUsedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
-		h.set.Budget = Budget{Orders: Limit{2, time.Hour}}
+		h.set.Budget = Budget{Orders: Limit{Count: 2, Per: time.Hour}}
 		e := h.listen()
 		h.open()
 		for i := range 6 {

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatelodge/proxy/certs/memo"
 	"gatelodge/storage"
 )
 
@@ -79,16 +80,16 @@ const failuresInMemory = 1 << 16
 type failures struct {
 	store storage.Store
 	log   *zap.Logger
-	known *memo[string, *failureRecord] // records are replaced, never modified
+	known *memo.Memo[string, *failureRecord] // records are replaced, never modified
 }
 
 func newFailures(store storage.Store, log *zap.Logger) *failures {
-	return &failures{store: store, log: log, known: newMemo[string, *failureRecord](failuresInMemory)}
+	return &failures{store: store, log: log, known: memo.New[string, *failureRecord](failuresInMemory)}
 }
 
 // remembered returns the record in memory, without asking storage.
 func (f *failures) remembered(name string) *failureRecord {
-	rec, _ := f.known.get(name)
+	rec, _ := f.known.Get(name)
 	return rec
 }
 
@@ -109,7 +110,7 @@ func (f *failures) read(ctx context.Context, name string) (*failureRecord, error
 		err = storage.ErrNotExist
 	}
 	if errors.Is(err, storage.ErrNotExist) {
-		f.known.forget(name)
+		f.known.Forget(name)
 		return nil, nil
 	}
 	if err != nil {
@@ -121,7 +122,7 @@ func (f *failures) read(ctx context.Context, name string) (*failureRecord, error
 
 // remember keeps the record in memory for a day longer than it holds the name back, for whoever asks why.
 func (f *failures) remember(name string, rec *failureRecord) {
-	f.known.put(name, rec, latest(rec.Next, rec.Last).Add(24*time.Hour))
+	f.known.Put(name, rec, latest(rec.Next, rec.Last).Add(24*time.Hour))
 }
 
 // write keeps the record. It is called under the name's lease. If storage refuses it, memory has it until the next restart.
@@ -138,7 +139,7 @@ func (f *failures) write(ctx context.Context, name string, rec *failureRecord) {
 
 // clear forgets what went wrong, after a success. It is called under the name's lease.
 func (f *failures) clear(ctx context.Context, name string) {
-	f.known.forget(name)
+	f.known.Forget(name)
 	if err := f.store.Delete(ctx, failureObject(name)); err != nil {
 		// The next reader sees that it is older than the certificate.
 		f.log.Debug("old failure could not be deleted", zap.String("name", name), zap.Error(err))

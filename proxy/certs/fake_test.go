@@ -21,6 +21,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
+	"gatelodge/proxy/certs/permission"
 	"gatelodge/storage"
 	"gatelodge/storage/storagetest"
 )
@@ -206,7 +207,7 @@ func (g *gate) count() int {
 	return len(g.asked)
 }
 
-func deny(string) error { return ErrDenied }
+func deny(string) error { return permission.ErrDenied }
 
 var errGateDown = errors.New("gate is down")
 

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"gatelodge/proxy/certs/permission"
 	"gatelodge/storage/storagetest"
 )
 
@@ -148,10 +149,10 @@ func (g *mindfulGate) Allow(ctx context.Context, name string, client netip.Addr)
 	if allowed, known := g.Known(name); known && allowed {
 		return nil
 	} else if known {
-		return ErrDenied
+		return permission.ErrDenied
 	}
 	err := g.gate.Allow(ctx, name, client)
-	if err == nil || errors.Is(err, ErrDenied) {
+	if err == nil || errors.Is(err, permission.ErrDenied) {
 		g.verdicts.Store(name, err == nil)
 	}
 	return err

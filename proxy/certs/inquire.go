@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatelodge/proxy/certs/permission"
 	"gatelodge/storage"
 )
 
@@ -142,7 +143,7 @@ func (m *Manager) recall(r *rules, t target) (verdict, error) {
 	if t.gated && !m.planner.knows(t.name) && !sane(subject(t.name), r.private(t)) {
 		return denied, nil
 	}
-	if _, ok := m.absent.get(t.name); !ok && !t.brief {
+	if _, ok := m.absent.Get(t.name); !ok && !t.brief {
 		return undecided, nil
 	}
 	if err := m.heldBack(t.name); err != nil {
@@ -166,11 +167,11 @@ func (m *Manager) knownName(r *rules, t target) bool {
 	if t.listed || m.planner.knows(t.name) || m.planner.knows(subject(t.name)) {
 		return true
 	}
-	permission, ok := r.Permission.(KnownPermission)
+	p, ok := r.Permission.(KnownPermission)
 	if !ok || !t.gated {
 		return false
 	}
-	allowed, known := permission.Known(subject(t.name))
+	allowed, known := p.Known(subject(t.name))
 	return known && allowed
 }
 
@@ -191,7 +192,7 @@ func (m *Manager) fly(ctx context.Context, f *inquiry, r *rules, t target, clien
 
 // lookAt reads storage once and asks for permission if there is nothing that serves. A stored certificate is served without asking anybody.
 func (m *Manager) lookAt(ctx context.Context, r *rules, t target, client netip.Addr) (verdict, *certificate, error) {
-	if _, absent := m.absent.get(t.name); !absent && !t.brief {
+	if _, absent := m.absent.Get(t.name); !absent && !t.brief {
 		cert, err := m.load(ctx, t.name)
 		if err != nil {
 			return undecided, nil, err
@@ -200,7 +201,7 @@ func (m *Manager) lookAt(ctx context.Context, r *rules, t target, client netip.A
 			return loaded, cert, nil
 		}
 		// Ended or absent: both are remembered, and an order looks again.
-		m.absent.put(t.name, struct{}{}, time.Now().Add(r.Negative))
+		m.absent.Put(t.name, struct{}{}, time.Now().Add(r.Negative))
 	}
 	if err := m.heldBack(t.name); err != nil {
 		return undecided, nil, err
@@ -213,7 +214,7 @@ func (m *Manager) lookAt(ctx context.Context, r *rules, t target, client netip.A
 		return denied, nil, nil
 	}
 	switch err := r.Permission.Allow(ctx, host, client); {
-	case errors.Is(err, ErrDenied):
+	case errors.Is(err, permission.ErrDenied):
 		return denied, nil, nil
 	case err != nil:
 		return undecided, nil, fmt.Errorf("ask whether %s may have a certificate: %w", host, err)

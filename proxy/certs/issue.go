@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/net/publicsuffix"
 
+	"gatelodge/proxy/certs/budget"
 	"gatelodge/proxy/hostname"
 	"gatelodge/storage"
 )
@@ -26,7 +27,7 @@ func (a *attempt) issue(ctx context.Context, key *pendingKey) (*storage.Bundle, 
 	}
 	prefer := a.preference(cas)
 	var asked []string
-	var spent *BudgetError
+	var spent *budget.Error
 	for ca := a.queue.choose(a.o, prefer, nil); ca != "" && ctx.Err() == nil; ca = a.queue.choose(a.o, prefer, asked) {
 		i := slices.IndexFunc(cas, func(c CA) bool { return c.Issuer.Name() == ca })
 		if i < 0 {
@@ -193,7 +194,7 @@ func (a *attempt) fail(ctx context.Context, ca string, cause error) error {
 	a.emitFailure(rec)
 	if rec.Scope == ScopeDomain && retryOf(cause).After(now) {
 		until := capped(now, retryOf(cause))
-		a.domains.put(registeredDomain(subject(a.o.name)), until, until)
+		a.domains.Put(registeredDomain(subject(a.o.name)), until, until)
 	}
 	a.log.Warn("certificate not issued", zap.String("site", a.t.policy.Site), zap.String("ca", ca), zap.String("kind", a.o.kind),
 		zap.String("scope", rec.Scope), zap.Int("attempt", rec.Count), zap.Time("next_attempt", rec.Next), zap.String("advice", rec.Problem.Advice), zap.Error(cause))

@@ -10,6 +10,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatelodge/proxy/certs/budget"
+	"gatelodge/proxy/certs/memo"
 	"gatelodge/storage"
 )
 
@@ -30,16 +32,16 @@ type Manager struct {
 
 	cache     *cache
 	shield    *shield
-	absent    *memo[string, struct{}]     // names without a stored certificate that serves, for Settings.Negative
-	domains   *memo[string, time.Time]    // registered domains that a CA pauses, and until when
-	withheld  *memo[string, *BudgetError] // names for which a budget had no room, until they are tried again
-	told      *memo[string, struct{}]     // events, by kind and subject
+	absent    *memo.Memo[string, struct{}]      // names without a stored certificate that serves, for Settings.Negative
+	domains   *memo.Memo[string, time.Time]     // registered domains that a CA pauses, and until when
+	withheld  *memo.Memo[string, *budget.Error] // names for which a budget had no room, until they are tried again
+	told      *memo.Memo[string, struct{}]      // events, by kind and subject
 	failures  *failures
-	troubles  *memo[string, *FailureStatus] // see trouble
+	troubles  *memo.Memo[string, *FailureStatus] // see trouble
 	unsaved   unsaved
 	inquiries inquiries
 	queue     *queue
-	budgets   *budgets
+	budgets   *budget.Purses
 	planner   *planner
 	visits    *visits
 	index     *index
@@ -70,19 +72,19 @@ func New(cfg Config, s Settings) (*Manager, error) {
 	}
 	m := &Manager{
 		store: cfg.Store, challenge: cfg.Challenge, ownView: cfg.View, events: cfg.Events, log: cfg.Logger.Named("certs"), metrics: cfg.Metrics,
-		cache: newCache(), shield: newShield(), absent: newMemo[string, struct{}](absentNames), domains: newMemo[string, time.Time](absentNames),
-		troubles: newMemo[string, *FailureStatus](failuresInMemory), withheld: newMemo[string, *BudgetError](failuresInMemory),
+		cache: newCache(), shield: newShield(), absent: memo.New[string, struct{}](absentNames), domains: memo.New[string, time.Time](absentNames),
+		troubles: memo.New[string, *FailureStatus](failuresInMemory), withheld: memo.New[string, *budget.Error](failuresInMemory),
 		unsaved: unsaved{m: map[string]*storage.Bundle{}}, inquiries: inquiries{m: map[string]*inquiry{}}, planner: newPlanner(), visits: new(visits),
-		informants: informants{m: map[string]*informant{}}, standIns: standIns{made: newMemo[string, *tls.Certificate](standInsKept)},
+		informants: informants{m: map[string]*informant{}}, standIns: standIns{made: memo.New[string, *tls.Certificate](standInsKept)},
 	}
 	m.revocations = newRevocations(m.store, m.log)
 	m.members = newMembers(m.store, m.log, cfg.Beat)
 	m.planner.owns = m.members.owns
 	m.failures, m.index, m.queue = newFailures(m.store, m.log), newIndex(m.store, m.log, m.members.self, m.planner.size), newQueue(m.log)
-	m.told = newMemo[string, struct{}](eventMemory)
+	m.told = memo.New[string, struct{}](eventMemory)
 	m.index.seen, m.index.planned, m.planner.visits = m.visits, m.planner.entry, m.visits
-	m.budgets = newBudgets(m.store, m.log)
-	m.budgets.refusing, m.queue.failing = m.emitBudget, m.emitCA
+	m.budgets = budget.New(m.store, m.log, m.emitBudget)
+	m.queue.failing = m.emitCA
 	m.queue.run, m.queue.cas, m.queue.tenant = m.obtain, m.casFor, func(name string) string { return m.rules.Load().tenant(name) }
 	if m.metrics == nil {
 		m.metrics = noMetrics{}
@@ -105,7 +107,7 @@ func (m *Manager) Start(ctx context.Context) error {
 	}
 	m.ctx, m.cancel = context.WithCancel(ctx)
 	m.queue.start(m.ctx)
-	for _, f := range []func(context.Context){m.plan, m.share, m.readIndex, m.inform, m.writeIndex, m.queue.patrol, m.watchFiles, m.resumeRevocations, m.budgets.giveBack, m.preload,
+	for _, f := range []func(context.Context){m.plan, m.share, m.readIndex, m.inform, m.writeIndex, m.queue.patrol, m.watchFiles, m.resumeRevocations, m.budgets.GiveBack, m.preload,
 		m.listHot, m.watchLateness} {
 		m.work.Go(func() { f(m.ctx) })
 	}

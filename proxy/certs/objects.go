@@ -13,7 +13,7 @@ import (
 //	failures/<name>   what went wrong last, and when to try again
 //	index/<NN>        which names have a certificate, when it ends, what its CA said: for the planner
 //	members           the processes that share the planning
-//	budget/<kind>/... what the fleet has ordered lately (see ledger.go)
+//	budget/<kind>/... what the fleet has ordered lately (see budget/ledger.go)
 //	hot               which certificates visitors were served with in the last hour (see hotlist.go)
 //	issue/<name>      the lease of whoever orders (leases have a space of their own)
 //	revocations       which certificates must not be served (see revocation.go)
@@ -27,6 +27,9 @@ func issueLease(name string) string      { return "issue/" + fileName(name) }
 func revokingObject(leaf leafSum) string { return "revoking/" + leaf.String() }
 func revokeLeaseName(name string) string { return "revoke/" + fileName(name) }
 func indexObject(shard int) string       { return fmt.Sprintf("index/%02d", shard) }
+
+// ledgerShards is how many ledgers there are for domains of a CA, and for tenants: accounts are small and short-lived, so objects of their own would be garbage.
+const ledgerShards = 64
 
 // ledgerObject is where the budget's account is counted: orders of a CA by themselves, domains and tenants many to an object.
 func ledgerObject(budget, account string) string {

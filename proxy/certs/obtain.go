@@ -153,7 +153,7 @@ func (m *Manager) heldBack(name string) error {
 	if rec := m.failures.remembered(name); rec.backingOff(now) {
 		return rec.asError(name)
 	}
-	if until, ok := m.domains.get(registeredDomain(subject(name))); ok {
+	if until, ok := m.domains.Get(registeredDomain(subject(name))); ok {
 		return &BackoffError{Name: name, Next: until, Reason: errPaused}
 	}
 	return nil
@@ -162,7 +162,7 @@ func (m *Manager) heldBack(name string) error {
 // install takes a good certificate into use.
 func (m *Manager) install(cert *certificate) {
 	m.take(cert)
-	m.absent.forget(cert.name)
+	m.absent.Forget(cert.name)
 	renewAt := cert.renewAt
 	if m.rules.Load().Spread && cert.window == (Window{}) {
 		renewAt = m.planner.levelOnce(cert, renewAt)
@@ -185,8 +185,8 @@ func (m *Manager) take(cert *certificate) {
 // planNext says when the name is looked at again after an attempt that failed.
 func (a *attempt) planNext(err error) {
 	if err == nil && a.unsaved.get(a.o.name) == nil {
-		a.troubles.forget(a.o.name)
-		a.withheld.forget(a.o.name)
+		a.troubles.Forget(a.o.name)
+		a.withheld.Forget(a.o.name)
 	}
 	if err == nil || errors.Is(err, errParked) {
 		return // done, or it goes on by itself
@@ -196,9 +196,9 @@ func (a *attempt) planNext(err error) {
 		if e.Budget == budgetOrders {
 			return // it stays in the queue
 		}
-		apart := scale(max(e.Limit.Per/budgetSlots, time.Minute), fraction(a.o.name)) // room for one is no room for all
+		apart := scale(max(e.Limit.Slot(), time.Minute), fraction(a.o.name)) // room for one is no room for all
 		backoff, held = &BackoffError{Next: e.Next.Add(apart)}, true
-		a.withheld.put(a.o.name, e, backoff.Next)
+		a.withheld.Put(a.o.name, e, backoff.Next)
 	}
 	if !held {
 		a.trouble(a.o.name, err)

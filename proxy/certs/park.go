@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"gatelodge/proxy/certs/budget"
 )
 
 // This file holds the queue's dealings with CAs that fail: which orders are parked, which one is the trial, and when all go on.
@@ -39,8 +41,8 @@ func (q *queue) parkLocked(o *order) {
 }
 
 // withholdLocked parks an order until its budget may have room again. It keeps its turn.
-func (q *queue) withholdLocked(o *order, e *BudgetError) {
-	o.state, o.trial, o.err, o.withheld, o.after = orderParked, "", e, e, e.again
+func (q *queue) withholdLocked(o *order, e *budget.Error) {
+	o.state, o.trial, o.err, o.withheld, o.after = orderParked, "", e, e, e.Again
 	q.restLocked(o)
 }
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"gatelodge/proxy/certs/budget"
 )
 
 // Errors of handshakes that come when there is no room. They are values, so that a flood costs no allocation.
@@ -77,9 +79,9 @@ type order struct {
 	err    error     // why it was parked
 	over   []string  // CAs that it may not ask in this run, for lack of a budget
 
-	withheld *BudgetError // what it is parked for, if that is a budget
-	round    *round       // what handshakes wait for now
-	next     *round       // of the kindReplace that follows, since it was wanted when this one had its certificate already; nil: none does
+	withheld *budget.Error // what it is parked for, if that is a budget
+	round    *round        // what handshakes wait for now
+	next     *round        // of the kindReplace that follows, since it was wanted when this one had its certificate already; nil: none does
 }
 
 // round is one wait for a result. A parked order begins a new one when it runs again.

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"gatelodge/proxy/certs/permission"
 )
 
 // ErrNotManaged is wrapped by Retry for names that no site wants a certificate for from us.
@@ -139,7 +141,7 @@ func (m *Manager) tryNow(ctx context.Context, r *rules, t target) error {
 		return err
 	}
 	if v == denied {
-		return fmt.Errorf("%w: %s", ErrDenied, subject(t.name))
+		return fmt.Errorf("%w: %s", permission.ErrDenied, subject(t.name))
 	}
 	_, err = m.act(t, v, cert, nil)
 	if _, parked := errors.AsType[*UnavailableError](err); parked {

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"gatelodge/proxy/certs/permission"
 )
 
 func TestRetry_AnOperatorForcesAnEarlierAttempt(t *testing.T) {
@@ -60,7 +62,7 @@ func TestRetry_FindsAllStoredFailuresAfterARestart(t *testing.T) {
 func TestRetry_KeepsToTheBudgetOfFailuresAndToPermission(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
-		h.set.Budget = Budget{Failures: Limit{2, time.Hour}}
+		h.set.Budget = Budget{Failures: Limit{Count: 2, Per: time.Hour}}
 		h.ca.failWith(&fakeFailure{scope: ScopeName})
 		h.open()
 		h.refuse("bad.example.com")
@@ -77,7 +79,7 @@ func TestRetry_KeepsToTheBudgetOfFailuresAndToPermission(t *testing.T) {
 		}
 		time.Sleep(2 * time.Hour)
 		h.gate.allow = deny
-		if _, err := h.m.Retry(t.Context(), "bad.example.com"); !errors.Is(err, ErrDenied) {
+		if _, err := h.m.Retry(t.Context(), "bad.example.com"); !errors.Is(err, permission.ErrDenied) {
 			t.Errorf("retried without permission: %v", err)
 		}
 		h.wantIssued("", 2)

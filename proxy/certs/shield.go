@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"gatelodge/proxy/certs/memo"
 )
 
 // shieldClients is how many clients the shield knows at a time, about 100 bytes each.
@@ -18,10 +20,10 @@ const shieldClients = 1 << 16
 // bucket in one number.
 type shield struct {
 	mu      sync.Mutex // one count at a time
-	clients *memo[netip.Prefix, time.Time]
+	clients *memo.Memo[netip.Prefix, time.Time]
 }
 
-func newShield() *shield { return &shield{clients: newMemo[netip.Prefix, time.Time](shieldClients)} }
+func newShield() *shield { return &shield{clients: memo.New[netip.Prefix, time.Time](shieldClients)} }
 
 // take counts one unknown name and reports whether the client may bring it. A client without an IP address (a socket) is not bounded.
 func (s *shield) take(client netip.Addr, perSecond float64) bool {
@@ -40,7 +42,7 @@ func (s *shield) move(client netip.Addr, perSecond float64, names int) bool {
 	net, now := clientNet(client), time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	full, _ := s.clients.get(net)
+	full, _ := s.clients.Get(net)
 	if full.Before(now) {
 		full = now
 	}
@@ -48,7 +50,7 @@ func (s *shield) move(client netip.Addr, perSecond float64, names int) bool {
 	if names > 0 && full.Sub(now) > max(burst*time.Second, one) {
 		return false
 	}
-	s.clients.put(net, full, full)
+	s.clients.Put(net, full, full)
 	return true
 }
 

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"gatelodge/proxy/certs/permission"
 	"gatelodge/storage"
 )
 
@@ -198,7 +199,7 @@ func (g simGate) Allow(ctx context.Context, name string, client netip.Addr) erro
 // permit is the gate of on-demand names.
 func (w *simWorld) permit(_ context.Context, name string, _ netip.Addr) error {
 	if how, at := w.leaves(w.called(name)); how == "denied" && time.Now().After(at) {
-		return ErrDenied
+		return permission.ErrDenied
 	}
 	return nil
 }
@@ -380,7 +381,7 @@ func TestSimulation_AYearOfFiftyNames(t *testing.T) {
 				names: 50, nodes: 3, length: length, upgrade: length / 6, revokes: length / 2, beat: 30 * time.Minute, step: time.Hour, retry: 12 * time.Hour, accidents: true, visits: 5, looks: 5,
 				idle: 30 * day, memory: 24 << 10,
 				lives:  []time.Duration{90 * day, 90 * day, 64 * day, 45 * day, 90 * day, 64 * day, 45 * day, 90 * day, 160 * time.Hour, 24 * time.Hour},
-				orders: Limit{24, 3 * time.Hour}, domain: Limit{8, day}, failures: Limit{4, day},
+				orders: Limit{Count: 24, Per: 3 * time.Hour}, domain: Limit{Count: 8, Per: day}, failures: Limit{Count: 4, Per: day},
 			})
 		})
 	}

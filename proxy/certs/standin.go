@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatelodge/proxy/certs/memo"
 	"gatelodge/proxy/hostname"
 )
 
@@ -29,7 +30,7 @@ const (
 type standIns struct {
 	mu   sync.Mutex // guards key
 	key  *ecdsa.PrivateKey
-	made *memo[string, *tls.Certificate]
+	made *memo.Memo[string, *tls.Certificate]
 }
 
 // standIn returns what to serve the target with in place of the certificate that did not come in time; nil if err says that none is on its way, or that there
@@ -64,7 +65,7 @@ func (m *Manager) IsStandIn(cert *tls.Certificate) bool {
 
 // of returns the stand-in for a host or wildcard.
 func (s *standIns) of(name string, now time.Time) (*tls.Certificate, error) {
-	if cert, ok := s.made.get(name); ok {
+	if cert, ok := s.made.Get(name); ok {
 		return cert, nil
 	}
 	key, err := s.signer()
@@ -73,7 +74,7 @@ func (s *standIns) of(name string, now time.Time) (*tls.Certificate, error) {
 	}
 	cert, err := newStandIn(name, key, now)
 	if err == nil {
-		s.made.put(name, cert, now.Add(standInLife/2))
+		s.made.Put(name, cert, now.Add(standInLife/2))
 	}
 	return cert, err
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"gatelodge/proxy/certs/permission"
 )
 
 // trusting does a handshake of a client that checks nothing.
@@ -55,7 +57,7 @@ func TestStandIn_IsNotForNamesThatGetNoCertificate(t *testing.T) {
 		h.gate.allow = func(name string) error {
 			switch name {
 			case "denied.example.com":
-				return ErrDenied
+				return permission.ErrDenied
 			case "slow.example.com": // nobody has permitted it when the time is up
 				time.Sleep(time.Minute)
 			}
@@ -104,7 +106,9 @@ func TestStandIn_HasOneKeyAndABound(t *testing.T) {
 			t.Fatal("it has a key of its own")
 		}
 	}
-	if n := len(m.standIns.made.m); n != standInsKept {
+	n := 0
+	m.standIns.made.Each(func(string, *tls.Certificate) { n++ })
+	if n != standInsKept {
 		t.Errorf("%d are kept", n)
 	}
 	again, err := m.standIns.of(first.Leaf.DNSNames[0], time.Now())

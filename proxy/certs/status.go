@@ -102,7 +102,7 @@ type AbandonedStatus struct {
 func (m *Manager) Names() []string {
 	all := m.planner.subjects(nil)
 	m.cache.names(func(name string) { all = append(all, subject(name)) })
-	m.failures.known.each(func(name string, _ *failureRecord) { all = append(all, subject(name)) })
+	m.failures.known.Each(func(name string, _ *failureRecord) { all = append(all, subject(name)) })
 	for _, name := range m.queue.names() {
 		all = append(all, subject(name))
 	}
@@ -244,7 +244,7 @@ func (m *Manager) finish(s *Status, t target, cert *certificate, rec *failureRec
 		s.LastFailure = &FailureStatus{rec.Last, rec.CA, rec.Scope, rec.Reason, rec.Paused, rec.View, advise(rec.Problem, rec.Scope, nil)}
 	}
 	now := time.Now()
-	if trouble, ok := m.troubles.get(t.name); ok && (s.LastFailure == nil || trouble.At.After(s.LastFailure.At)) {
+	if trouble, ok := m.troubles.Get(t.name); ok && (s.LastFailure == nil || trouble.At.After(s.LastFailure.At)) {
 		s.LastFailure = trouble
 	}
 	order, ordered := m.queue.state(t.name)
@@ -265,7 +265,7 @@ func (m *Manager) finish(s *Status, t target, cert *certificate, rec *failureRec
 	m.queue.describe(s)
 	e := m.spent(m.rules.Load(), t)
 	if e == nil {
-		e, _ = m.withheld.get(t.name)
+		e, _ = m.withheld.Get(t.name)
 	}
 	if s.Budget == "" && e != nil && (s.State == StateAbsent || s.State == StateQueued) {
 		s.Budget, s.NextAttempt = e.Budget, e.Next
@@ -274,7 +274,7 @@ func (m *Manager) finish(s *Status, t target, cert *certificate, rec *failureRec
 
 // tellPause reports whether a CA pauses the name's registered domain, and says so in the status.
 func (m *Manager) tellPause(s *Status, t target) bool {
-	until, ok := m.domains.get(registeredDomain(subject(t.name)))
+	until, ok := m.domains.Get(registeredDomain(subject(t.name)))
 	if ok {
 		s.NextAttempt = until
 		s.LastFailure = &FailureStatus{Scope: ScopeDomain, Reason: errPaused, Problem: advise(Problem{}, ScopeDomain, nil)}

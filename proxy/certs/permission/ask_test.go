@@ -1,4 +1,4 @@
-package certs
+package permission
 
 import (
 	"context"
@@ -145,15 +145,15 @@ func TestNamesFile_ReadsAndReadsAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := NewNamesFile(path, quiet()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := NewNamesFile(path, zap.NewNop()); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("a missing file: %v", err)
 	}
 	write("*\n")
-	if _, err := NewNamesFile(path, quiet()); err == nil || !strings.Contains(err.Error(), "line 1") {
+	if _, err := NewNamesFile(path, zap.NewNop()); err == nil || !strings.Contains(err.Error(), "line 1") {
 		t.Fatalf("a bare star: %v", err)
 	}
 	write("# customers\nShop.Example.com\n\n*.customers.example  # all of them\nbücher.example\n")
-	names, err := NewNamesFile(path, quiet())
+	names, err := NewNamesFile(path, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package certs
+package budget
 
 import (
 	"context"
@@ -6,16 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"time"
 
 	"gatelodge/storage"
 )
 
-// budgetSlots is into how many slots the time of a limit is divided. What is taken in a slot is spent before it ends, or given back; and it counts
+// slots is into how many slots the time of a limit is divided. What is taken in a slot is spent before it ends, or given back; and it counts
 // for the time of the limit after the slot's end, and one slot more for clocks that differ and for requests on their way. So no time of the limit's
 // length ever sees more than its count, and at most a twelfth of what would be possible is lost to that.
-const budgetSlots = 24
+const slots = 24
 
 // grant is what was taken in one slot, by all processes together.
 type grant struct {
@@ -32,17 +33,18 @@ type ledger struct {
 // slotMin is the shortest slot: storage must have answered before it ends.
 const slotMin = 5 * time.Second
 
-func (l Limit) slot() time.Duration { return max(l.Per/budgetSlots, slotMin) }
+// Slot is one of the parts into which the time of the limit is divided.
+func (l Limit) Slot() time.Duration { return max(l.Per/slots, slotMin) }
 
 // slotEnd is when the slot of the limit ends that now is in.
 func (l Limit) slotEnd(now time.Time) time.Time {
-	slot := l.slot().Milliseconds()
+	slot := l.Slot().Milliseconds()
 	return time.UnixMilli((now.UnixMilli()/slot + 1) * slot)
 }
 
 // free is when what was taken in a slot with that end does not count any more.
 func (l Limit) free(end int64) time.Time {
-	return time.UnixMilli(end).Add(l.Per + l.slot())
+	return time.UnixMilli(end).Add(l.Per + l.Slot())
 }
 
 // used counts what was taken and still counts.
@@ -56,26 +58,26 @@ func (l Limit) used(grants []grant, now time.Time) (fresh, renewals int) {
 }
 
 // room is what may still be taken for such an order: for a new name, what renewals have not taken of their reserve is left alone.
-func (c charge) room(grants []grant, now time.Time) int {
-	fresh, renewals := c.limit.used(grants, now)
-	room := c.limit.Count - fresh - renewals
-	if !c.renewal {
-		room -= max(0, c.reserve-renewals)
+func (c Charge) room(grants []grant, now time.Time) int {
+	fresh, renewals := c.Limit.used(grants, now)
+	room := c.Limit.Count - fresh - renewals
+	if !c.Renewal {
+		room -= max(0, c.Reserve-renewals)
 	}
 	return max(room, 0)
 }
 
 // next is when there is room again, if nobody takes anything until then.
-func (c charge) next(grants []grant, now time.Time) time.Time {
+func (c Charge) next(grants []grant, now time.Time) time.Time {
 	at := now
 	for _, g := range slices.SortedFunc(slices.Values(grants), func(a, b grant) int { return int(a.End - b.End) }) {
 		if c.room(grants, at) > 0 {
 			break
 		}
-		at = latest(at, c.limit.free(g.End))
+		at = latest(at, c.Limit.free(g.End))
 	}
 	if c.room(grants, at) == 0 { // a reserve that leaves nothing
-		return now.Add(c.limit.Per)
+		return now.Add(c.Limit.Per)
 	}
 	return at
 }
@@ -98,7 +100,7 @@ func (l *ledger) add(account string, end int64, fresh, renewals int) {
 func (l *ledger) tidy(limit Limit, now time.Time) {
 	for account, grants := range l.Accounts {
 		grants = slices.DeleteFunc(grants, func(g grant) bool {
-			return g.New+g.Renewal == 0 || !now.Before(limit.free(g.End)) || g.End > now.Add(limit.Per+limit.slot()).UnixMilli()
+			return g.New+g.Renewal == 0 || !now.Before(limit.free(g.End)) || g.End > now.Add(limit.Per+limit.Slot()).UnixMilli()
 		})
 		if l.Accounts[account] = grants; len(grants) == 0 {
 			delete(l.Accounts, account)
@@ -108,7 +110,7 @@ func (l *ledger) tidy(limit Limit, now time.Time) {
 
 // change reads a ledger, lets f change it and writes it. F is called again if another process was faster; it reports whether there is anything to write. An
 // error that is no conflict leaves it unknown whether the change was written.
-func (b *budgets) change(ctx context.Context, object string, f func(*ledger) bool) error {
+func (b *Purses) change(ctx context.Context, object string, f func(*ledger) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	for try := range ledgerTries {
@@ -129,7 +131,9 @@ func (b *budgets) change(ctx context.Context, object string, f func(*ledger) boo
 		if !errors.Is(err, storage.ErrConflict) {
 			return fmt.Errorf("write %s: %w", object, err)
 		}
-		if !sleep(ctx, scale(ledgerPause<<min(try, 5), fraction(object, time.Now().String()))) {
+		select {
+		case <-time.After(rand.N(ledgerPause << min(try, 5))):
+		case <-ctx.Done():
 			return fmt.Errorf("write %s: %w", object, context.Cause(ctx))
 		}
 	}
@@ -143,7 +147,7 @@ const (
 )
 
 // read returns the ledger. A damaged one is put aside and begun anew: the CA's own limits still hold.
-func (b *budgets) read(ctx context.Context, object string) (*ledger, storage.Version, error) {
+func (b *Purses) read(ctx context.Context, object string) (*ledger, storage.Version, error) {
 	l := new(ledger)
 	data, version, err := b.store.Get(ctx, object)
 	if err == nil {
@@ -169,4 +173,11 @@ func (b *budgets) read(ctx context.Context, object string) (*ledger, storage.Ver
 		}
 	}
 	return l, version, nil
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }

@@ -1,6 +1,7 @@
-package certs
+package permission
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,6 +18,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"gatelodge/proxy/certs/memo"
 )
 
 const (
@@ -52,12 +55,12 @@ type AskConfig struct {
 	StaleIfError time.Duration
 }
 
-// Ask is a Permission that asks an HTTP endpoint: 200 allows, 404 and 403 deny, everything else cannot tell. It never follows redirects. Answers are
+// Ask asks an HTTP endpoint: 200 allows, 404 and 403 deny, everything else cannot tell. It never follows redirects. Answers are
 // kept for as long as their Cache-Control (max-age, no-store) or else the configuration says, and a name has one request under way at a time.
 type Ask struct {
 	cfg     AskConfig
 	client  *http.Client
-	answers *memo[string, Answer]
+	answers *memo.Memo[string, Answer]
 	places  chan struct{} // one element for each request under way
 
 	failing atomic.Bool // the last request got no verdict
@@ -78,8 +81,6 @@ type askFlight struct {
 	answer Answer
 }
 
-var _ KnownPermission = (*Ask)(nil)
-
 // NewAsk checks the configuration. Nothing is asked yet.
 func NewAsk(cfg AskConfig) (*Ask, error) {
 	u, err := url.Parse(cfg.URL)
@@ -92,10 +93,10 @@ func NewAsk(cfg AskConfig) (*Ask, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	setDefault(&cfg.Timeout, askTimeout)
-	setDefault(&cfg.AllowTTL, askAllowTTL)
-	setDefault(&cfg.DenyTTL, askDenyTTL)
-	setDefault(&cfg.StaleIfError, askStale)
+	cfg.Timeout = cmp.Or(cfg.Timeout, askTimeout)
+	cfg.AllowTTL = cmp.Or(cfg.AllowTTL, askAllowTTL)
+	cfg.DenyTTL = cmp.Or(cfg.DenyTTL, askDenyTTL)
+	cfg.StaleIfError = cmp.Or(cfg.StaleIfError, askStale)
 	ctx, stop := context.WithCancel(context.Background())
 	return &Ask{
 		cfg: cfg, ctx: ctx, stop: stop,
@@ -107,7 +108,7 @@ func NewAsk(cfg AskConfig) (*Ask, error) {
 			},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		answers: newMemo[string, Answer](askMemory),
+		answers: memo.New[string, Answer](askMemory),
 		places:  make(chan struct{}, askParallel),
 		flights: map[string]*askFlight{},
 	}, nil
@@ -122,13 +123,13 @@ func (a *Ask) Close() {
 	a.client.CloseIdleConnections()
 }
 
-// Known implements KnownPermission.
+// Known reports what the endpoint said of the name, if that can be taken without asking.
 func (a *Ask) Known(name string) (allowed, known bool) {
-	answer, ok := a.answers.get(name)
+	answer, ok := a.answers.Get(name)
 	return answer.Allowed, ok && answer.holds(time.Now())
 }
 
-// Allow implements Permission.
+// Allow asks for the name, unless what is remembered holds. The error wraps ErrDenied if the endpoint refuses; any other says that it cannot tell.
 func (a *Ask) Allow(ctx context.Context, name string, client netip.Addr) error {
 	answer, err := a.say(ctx, name, client)
 	if err != nil {
@@ -152,7 +153,7 @@ func (a *Ask) Say(ctx context.Context, name string) (Answer, error) {
 
 // say returns an error where the answer did not come in time. An answer that there was none is an Answer too.
 func (a *Ask) say(ctx context.Context, name string, client netip.Addr) (Answer, error) {
-	if answer, ok := a.answers.get(name); ok && time.Now().Before(answer.fresh) {
+	if answer, ok := a.answers.Get(name); ok && time.Now().Before(answer.fresh) {
 		return answer, nil
 	}
 	f, mine := a.flight(name)
@@ -190,7 +191,7 @@ func (a *Ask) fly(ctx context.Context, name string, client netip.Addr, f *askFli
 
 func (a *Ask) verdict(name string, v Answer) error {
 	switch {
-	case v.err != nil && v.Allowed && time.Since(v.asked) < a.cfg.StaleIfError:
+	case v.err != nil && v.Allowed && time.Since(v.Asked) < a.cfg.StaleIfError:
 		return nil
 	case v.err != nil:
 		return v.err
@@ -204,7 +205,7 @@ func (a *Ask) verdict(name string, v Answer) error {
 func (a *Ask) askOnce(ctx context.Context, name string, client netip.Addr) Answer {
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
 	defer cancel()
-	before, known := a.answers.get(name)
+	before, known := a.answers.Get(name)
 	if known && time.Now().Before(before.fresh) { // another flight has just landed
 		return before
 	}
@@ -212,15 +213,15 @@ func (a *Ask) askOnce(ctx context.Context, name string, client netip.Addr) Answe
 	a.watch(answer.err)
 	now := time.Now()
 	if answer.err != nil && known {
-		answer.Allowed, answer.Tenant, answer.To, answer.asked = before.Allowed, before.Tenant, before.To, before.asked
+		answer.Allowed, answer.Tenant, answer.To, answer.Asked = before.Allowed, before.Tenant, before.To, before.Asked
 	} else if answer.err == nil {
-		answer.asked = now
+		answer.Asked = now
 	}
 	answer.fresh = now.Add(ttl)
 	if ttl > 0 || answer.Allowed {
-		a.answers.put(name, answer, now.Add(max(ttl, a.keeps(answer))))
+		a.answers.Put(name, answer, now.Add(max(ttl, a.keeps(answer))))
 	} else {
-		a.answers.forget(name) // what it allowed before is over
+		a.answers.Forget(name) // what it allowed before is over
 	}
 	if known && answer.err == nil && answer.Allowed && (answer.Tenant != before.Tenant || answer.To != before.To) {
 		if changed := a.changed.Load(); changed != nil {

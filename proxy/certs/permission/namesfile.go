@@ -1,4 +1,4 @@
-package certs
+package permission
 
 import (
 	"bufio"
@@ -21,7 +21,7 @@ import (
 // namesEvery is how often the file is looked at while names are asked for.
 const namesEvery = 2 * time.Second
 
-// NamesFile is a Permission that reads the allowed names from a file: one on each line, either exact or "*.suffix" for all names below it. Empty
+// NamesFile reads the allowed names from a file: one on each line, either exact or "*.suffix" for all names below it. Empty
 // lines and what follows a "#" are ignored. The file is read again when it changes; one that is missing or broken leaves the names as they were.
 type NamesFile struct {
 	path  string
@@ -39,8 +39,6 @@ type nameList struct {
 	exact, suffix map[string]struct{} // suffix without its "*."
 }
 
-var _ KnownPermission = (*NamesFile)(nil)
-
 // NewNamesFile reads the file. It must be good then. What goes wrong later is logged.
 func NewNamesFile(path string, log *zap.Logger) (*NamesFile, error) {
 	f := &NamesFile{path: path, log: log.Named("names")}
@@ -51,13 +49,13 @@ func NewNamesFile(path string, log *zap.Logger) (*NamesFile, error) {
 	return f, nil
 }
 
-// Known implements KnownPermission: the file knows every name.
+// Known reports whether the name is allowed. The file knows every name.
 func (f *NamesFile) Known(name string) (allowed, known bool) {
 	f.refresh()
 	return f.names.Load().has(name), true
 }
 
-// Allow implements Permission.
+// Allow returns an error that wraps ErrDenied for a name that is not in the file.
 func (f *NamesFile) Allow(_ context.Context, name string, _ netip.Addr) error {
 	if allowed, _ := f.Known(name); !allowed {
 		return fmt.Errorf("%w: %s is not in the names file", ErrDenied, name)

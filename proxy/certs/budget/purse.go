@@ -1,7 +1,8 @@
-package certs
+package budget
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -17,18 +18,15 @@ const (
 	blockMin  = 4
 )
 
-// ledgerShards is how many ledgers there are for domains of a CA, and for tenants: accounts are small and short-lived, so objects of their own would be garbage.
-const ledgerShards = 64
-
-// budgets keep what the fleet orders within its limits. Storage has what was taken by everybody; a process takes a block by compare-and-swap, spends it from
+// Purses keep what the fleet does within its limits. Storage has what was taken by everybody; a process takes a block by compare-and-swap, spends it from
 // memory, and gives back what is left when the slot ends. A block of a process that dies counts as spent, until its time has passed. While storage
 // does not answer, what a process holds is all that it can spend.
-type budgets struct {
+type Purses struct {
 	store storage.Store
 	log   *zap.Logger
 	wake  chan struct{} // has room for one: there is something to give back some day
 
-	refusing func(*BudgetError) // hears of each budget that storage has no room in
+	refusing func(*Error) // hears of each budget that storage has no room in; returns at once
 
 	mu     sync.Mutex // guards purses and all that is in them; never held during I/O
 	purses map[purseKey]*purse
@@ -36,12 +34,16 @@ type budgets struct {
 
 type purseKey struct{ budget, account string }
 
+// storeTimeout bounds one reading and writing of a ledger.
+const storeTimeout = 10 * time.Second
+
 // purse is what this process holds of one account. Purses that hold nothing and know nothing are dropped.
 type purse struct {
-	key   purseKey
-	limit Limit         // as of when something was taken last
-	turn  chan struct{} // has room for one: who is in storage for it
-	users int           // who wait for the turn or have it
+	key    purseKey
+	object string        // its ledger
+	limit  Limit         // as of when something was taken last
+	turn   chan struct{} // has room for one: who is in storage for it
+	users  int           // who wait for the turn or have it
 
 	end   time.Time // of the slot that follows is from
 	fresh int       // for any order
@@ -59,20 +61,22 @@ type refusal struct {
 	next  time.Time // when there should be room
 }
 
-func newBudgets(store storage.Store, log *zap.Logger) *budgets {
-	return &budgets{store: store, log: log, wake: make(chan struct{}, 1), refusing: func(*BudgetError) {}, purses: map[purseKey]*purse{}}
+// New makes the purses of a process. They do nothing before the first Pay; GiveBack is to run beside it. Refusing hears of each budget that storage has no room in, and
+// returns at once.
+func New(store storage.Store, log *zap.Logger, refusing func(*Error)) *Purses {
+	return &Purses{store: store, log: log, wake: make(chan struct{}, 1), refusing: refusing, purses: map[purseKey]*purse{}}
 }
 
-// receipt is one order paid for.
-type receipt struct {
-	b      *budgets
-	charge charge
+// Receipt is for one charge that was paid.
+type Receipt struct {
+	b      *Purses
+	charge Charge
 	end    time.Time
 	kept   bool
 }
 
-// refund gives back what was paid for an order that was not placed for certain.
-func (r *receipt) refund() {
+// Refund gives back what was paid, for what certainly did not happen. It is called once at most.
+func (r *Receipt) Refund() {
 	r.b.mu.Lock()
 	defer r.b.mu.Unlock()
 	p := r.b.purseLocked(r.charge)
@@ -91,8 +95,8 @@ func (r *receipt) refund() {
 	r.b.wakeUp()
 }
 
-// pay takes one order from the budget, or returns a BudgetError, or an error of storage. By force it counts, but is not refused.
-func (b *budgets) pay(ctx context.Context, c charge, force bool) (*receipt, error) {
+// Pay takes one from the budget. The error is an [*Error] if nothing is left, else that of storage or of ctx. By force it counts, but is not refused.
+func (b *Purses) Pay(ctx context.Context, c Charge, force bool) (*Receipt, error) {
 	b.mu.Lock()
 	p := b.purseLocked(c)
 	p.users++
@@ -117,7 +121,7 @@ func (b *budgets) pay(ctx context.Context, c charge, force bool) (*receipt, erro
 			err = b.fetch(ctx, p, c, force)
 		}
 		<-p.turn
-		if e := asBudget(err); e != nil && fetched {
+		if e, refused := errors.AsType[*Error](err); refused && fetched {
 			b.refusing(e)
 		}
 		if r != nil || err != nil {
@@ -126,19 +130,19 @@ func (b *budgets) pay(ctx context.Context, c charge, force bool) (*receipt, erro
 	}
 }
 
-// spend takes one order from what the process holds. It returns neither receipt nor error if storage is to be asked.
-func (b *budgets) spend(p *purse, c charge) (*receipt, error) {
+// spend takes one from what the process holds. It returns neither receipt nor error if storage is to be asked.
+func (b *Purses) spend(p *purse, c Charge) (*Receipt, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
 	p.turnOver(now)
 	switch {
-	case c.renewal && p.kept > 0:
+	case c.Renewal && p.kept > 0:
 		p.kept--
-		return &receipt{b, c, p.end, true}, nil
+		return &Receipt{b, c, p.end, true}, nil
 	case p.fresh > 0:
 		p.fresh--
-		return &receipt{b, c, p.end, false}, nil
+		return &Receipt{b, c, p.end, false}, nil
 	}
 	if e := p.full(c, now); e != nil {
 		return nil, e
@@ -146,26 +150,26 @@ func (b *budgets) spend(p *purse, c charge) (*receipt, error) {
 	return nil, nil
 }
 
-// full returns the refusal of the budget that is remembered.
-func (b *budgets) full(c charge, now time.Time) *BudgetError {
+// Full returns the refusal of the budget that is remembered; nil if it may have room.
+func (b *Purses) Full(c Charge, now time.Time) *Error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p := b.purses[purseKey{c.budget, c.account}]
+	p := b.purses[purseKey{c.Budget, c.Account}]
 	if p == nil || p.fresh > 0 && now.Before(p.end) {
 		return nil
 	}
 	return p.full(c, now)
 }
 
-func (p *purse) full(c charge, now time.Time) *BudgetError {
-	if r := p.refused[c.class()]; r.limit == c.limit && now.Before(r.until) {
-		return &BudgetError{c.budget, c.subject, c.limit, r.next, r.until}
+func (p *purse) full(c Charge, now time.Time) *Error {
+	if r := p.refused[c.class()]; r.limit == c.Limit && now.Before(r.until) {
+		return &Error{c.Budget, c.Subject, c.Limit, r.next, r.until}
 	}
 	return nil
 }
 
-func (c charge) class() int {
-	if c.renewal {
+func (c Charge) class() int {
+	if c.Renewal {
 		return 1
 	}
 	return 0
@@ -183,7 +187,7 @@ func (p *purse) turnOver(now time.Time) {
 }
 
 // fetch takes a block from storage, or remembers that there is none. It has the purse's turn.
-func (b *budgets) fetch(ctx context.Context, p *purse, c charge, force bool) error {
+func (b *Purses) fetch(ctx context.Context, p *purse, c Charge, force bool) error {
 	b.mu.Lock()
 	back := p.back
 	p.back = nil // whatever becomes of the write: what may have been given back must not be given back twice
@@ -192,47 +196,50 @@ func (b *budgets) fetch(ctx context.Context, p *purse, c charge, force bool) err
 	var end time.Time
 	var next time.Time
 	wrote := false
-	err := b.change(ctx, c.object(), func(l *ledger) bool {
+	err := b.change(ctx, c.Object, func(l *ledger) bool {
 		now := time.Now()
 		for _, g := range back {
-			l.add(c.account, g.End, -g.New, -g.Renewal)
+			l.add(c.Account, g.End, -g.New, -g.Renewal)
 		}
-		l.tidy(c.limit, now)
-		room := c.room(l.Accounts[c.account], now)
+		l.tidy(c.Limit, now)
+		room := c.room(l.Accounts[c.Account], now)
 		if block = room / blockPart; block < blockMin {
 			block = min(room, 1)
 		}
 		if force {
 			block = max(block, 1)
 		}
-		end, next = c.limit.slotEnd(now), c.next(l.Accounts[c.account], now)
-		if block > 0 && c.renewal {
-			l.add(c.account, end.UnixMilli(), 0, block)
+		end, next = c.Limit.slotEnd(now), c.next(l.Accounts[c.Account], now)
+		if block > 0 && c.Renewal {
+			l.add(c.Account, end.UnixMilli(), 0, block)
 		} else if block > 0 {
-			l.add(c.account, end.UnixMilli(), block, 0)
+			l.add(c.Account, end.UnixMilli(), block, 0)
 		}
 		wrote = block > 0 || len(back) > 0
 		return wrote
 	})
 	if err != nil {
-		return &storageError{fmt.Errorf("take from the budget %s of %s: %w", c.budget, c.subject, err)}
+		return fmt.Errorf("take from the budget %s of %s: %w", c.Budget, c.Subject, err)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
 	p.turnOver(now)
-	p.limit = c.limit
+	p.limit = c.Limit
 	if block == 0 {
-		until := earliest(next, now.Add(c.limit.slot())) // others may give something back
-		p.refused[c.class()] = refusal{c.limit, until, next}
+		until := now.Add(c.Limit.Slot()) // others may give something back
+		if next.Before(until) {
+			until = next
+		}
+		p.refused[c.class()] = refusal{c.Limit, until, next}
 		b.wakeUp()
-		return &BudgetError{c.budget, c.subject, c.limit, next, until}
+		return &Error{c.Budget, c.Subject, c.Limit, next, until}
 	}
 	p.refused[c.class()] = refusal{}
 	if !p.end.Equal(end) {
 		p.turnOver(p.end) // the limit was changed
 	}
-	if p.end = end; c.renewal {
+	if p.end = end; c.Renewal {
 		p.kept += block
 	} else {
 		p.fresh += block
@@ -242,28 +249,25 @@ func (b *budgets) fetch(ctx context.Context, p *purse, c charge, force bool) err
 }
 
 // purseLocked returns the purse of the account.
-func (b *budgets) purseLocked(c charge) *purse {
-	key := purseKey{c.budget, c.account}
+func (b *Purses) purseLocked(c Charge) *purse {
+	key := purseKey{c.Budget, c.Account}
 	p := b.purses[key]
 	if p == nil {
-		p = &purse{key: key, limit: c.limit, turn: make(chan struct{}, 1)}
+		p = &purse{key: key, object: c.Object, limit: c.Limit, turn: make(chan struct{}, 1)}
 		b.purses[key] = p
 	}
 	return p
 }
 
-// object is where the ledger of the charge's account lies.
-func (c charge) object() string { return ledgerObject(c.budget, c.account) }
-
-func (b *budgets) wakeUp() {
+func (b *Purses) wakeUp() {
 	select {
 	case b.wake <- struct{}{}:
 	default:
 	}
 }
 
-// giveBack returns what is left of slots that have ended, until ctx ends, and then all that is left.
-func (b *budgets) giveBack(ctx context.Context) {
+// GiveBack returns to storage what is left of slots that have ended, until ctx ends, and then all that is left.
+func (b *Purses) GiveBack(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -283,7 +287,7 @@ func (b *budgets) giveBack(ctx context.Context) {
 }
 
 // tidy gives back what is left and drops empty purses. It returns when there is something to do again; zero means never.
-func (b *budgets) tidy(ctx context.Context, all bool) (next time.Time) {
+func (b *Purses) tidy(ctx context.Context, all bool) (next time.Time) {
 	b.mu.Lock()
 	now := time.Now()
 	var due []*purse
@@ -322,13 +326,13 @@ func (b *budgets) tidy(ctx context.Context, all bool) (next time.Time) {
 }
 
 // giveBackOf returns what is left of a purse's earlier slots. If storage does not take it, it counts until its time has passed.
-func (b *budgets) giveBackOf(ctx context.Context, p *purse) {
+func (b *Purses) giveBackOf(ctx context.Context, p *purse) {
 	p.turn <- struct{}{}
 	b.mu.Lock()
 	back, limit := p.back, p.limit
 	p.back = nil
 	b.mu.Unlock()
-	err := b.change(ctx, ledgerObject(p.key.budget, p.key.account), func(l *ledger) bool {
+	err := b.change(ctx, p.object, func(l *ledger) bool {
 		for _, g := range back {
 			l.add(p.key.account, g.End, -g.New, -g.Renewal)
 		}
