@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"gatelodge/acmeclient"
 	"gatelodge/cmd/internal/config"
 	"gatelodge/proxy"
 	"gatelodge/proxy/certs/permission"
@@ -18,10 +19,13 @@ import (
 // verifyFiles reads the files that the configuration names, as a start would: `check` must not call valid what `run` refuses.
 func verifyFiles(cfg *config.Config) error {
 	var errs []error
-	for _, ca := range cfg.CAs {
-		if _, err := loadRoots(ca.Roots); err != nil {
-			errs = append(errs, fmt.Errorf("ca %q: %w", ca.Name, err))
-		}
+	nowhere := storage.NewMemory()
+	issuers := &acmeIssuers{store: nowhere, responder: acmeclient.NewResponder(nowhere, zap.NewNop()), log: zap.NewNop()}
+	if _, err := issuers.prepare(cfg); err != nil { // asks no CA
+		errs = append(errs, err)
+	}
+	if _, err := storage.ParseKeys(keyRefs(cfg.Storage.Encryption.Keys)); err != nil {
+		errs = append(errs, fmt.Errorf("storage.encryption: %w", err))
 	}
 	for name, policy := range cfg.ClientAuth {
 		if _, err := proxy.LoadClientAuth(name, policy.CA, cmp.Or(policy.Mode, "require")); err != nil {
@@ -47,9 +51,6 @@ func verifyFiles(cfg *config.Config) error {
 		if _, err := tls.LoadX509KeyPair(site.CertFile, site.KeyFile); err != nil {
 			errs = append(errs, fmt.Errorf("site %s: certificate %s with key %s: %w", site.Name, site.CertFile, site.KeyFile, err))
 		}
-	}
-	if _, err := newDNSSolver(cfg.DNS, storage.NewMemory(), zap.NewNop()); err != nil {
-		errs = append(errs, err)
 	}
 	if cfg.OnDemand.NamesFile != "" {
 		if _, err := permission.NewNamesFile(cfg.OnDemand.NamesFile, zap.NewNop()); err != nil {
