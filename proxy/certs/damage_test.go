@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -218,6 +219,13 @@ func TestManager_DiskFullServesFromMemoryAndOrdersNothingMore(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		h.wantIssued("", 1)
+		var failing []string
+		for s := range h.m.List(true) {
+			failing = append(failing, s.Name)
+		}
+		if !slices.Contains(failing, "b.example.com") {
+			t.Errorf("failing are %v; a person who looks should find the name that is not served", failing)
+		}
 		h.store.Set()
 		time.Sleep(2 * time.Minute)
 		h.m.Close()

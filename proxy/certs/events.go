@@ -55,11 +55,27 @@ func (m *Manager) emit(e Event) {
 	}
 	e.At = time.Now()
 	m.told.Put(key, struct{}{}, e.At.Add(eventAgain))
-	m.log.Warn("event", zap.String("kind", string(e.Kind)), zap.String("subject", e.Subject), zap.String("ca", e.CA), zap.Int("count", e.Count), zap.Strings("names", e.Names),
-		zap.String("reason", e.Reason), zap.String("advice", e.Advice), zap.Time("next_attempt", e.Next))
+	m.log.Warn("event", e.fields()...)
 	if m.events != nil {
 		m.events(e)
 	}
+}
+
+// fields are those that are not empty, for the log.
+func (e *Event) fields() []zap.Field {
+	fields := []zap.Field{zap.String("kind", string(e.Kind))}
+	for _, f := range []struct{ key, value string }{{"subject", e.Subject}, {"ca", e.CA}, {"reason", e.Reason}, {"advice", e.Advice}} {
+		if f.value != "" {
+			fields = append(fields, zap.String(f.key, f.value))
+		}
+	}
+	if e.Count > 0 {
+		fields = append(fields, zap.Int("count", e.Count), zap.Strings("names", e.Names))
+	}
+	if !e.Next.IsZero() {
+		fields = append(fields, zap.Time("next_attempt", e.Next))
+	}
+	return fields
 }
 
 // emitFailure tells of a name that its CA has paused; others are told of by their status.

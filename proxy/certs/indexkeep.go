@@ -13,10 +13,15 @@ import (
 func (m *Manager) writeIndex(ctx context.Context) {
 	for {
 		shards, wait := m.index.next(time.Now())
+		var failed []int
+		var last error
 		for _, shard := range shards {
 			if _, err := m.syncShard(ctx, shard, false); err != nil && ctx.Err() == nil {
-				m.log.Warn("index could not be written, trying again", zap.Int("shard", shard), zap.Error(err))
+				failed, last = append(failed, shard), err
 			}
+		}
+		if len(failed) > 0 { // one line for all: storage that cannot be written concerns every shard
+			m.log.Warn("index could not be written, trying again", zap.Ints("shards", failed), zap.Error(last))
 		}
 		if len(shards) > 0 {
 			continue

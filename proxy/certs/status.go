@@ -103,6 +103,7 @@ func (m *Manager) Names() []string {
 	all := m.planner.subjects(nil)
 	m.cache.names(func(name string) { all = append(all, subject(name)) })
 	m.failures.known.Each(func(name string, _ *failureRecord) { all = append(all, subject(name)) })
+	m.troubles.Each(func(name string, _ *FailureStatus) { all = append(all, subject(name)) })
 	for _, name := range m.queue.names() {
 		all = append(all, subject(name))
 	}

@@ -60,7 +60,9 @@ func explainFailure(c *CertStatus, now time.Time, say func(string, ...any)) {
 	}
 	when := ""
 	if f := c.Failure; f != nil && !f.At.IsZero() {
-		when = " " + relative(f.At, now)
+		if when = " " + relative(f.At, now); when == " now" {
+			when = " just now"
+		}
 	}
 	say("The last attempt%s failed: %s.", when, strings.TrimSuffix(c.LastError, "."))
 	f := c.Failure
@@ -93,6 +95,8 @@ func explainNext(c *CertStatus, now time.Time, say func(string, ...any)) {
 	case c.Abandoned != "":
 		say("It is not renewed any more: %s.", c.Abandoned)
 	case c.Budget != "" || c.Position > 0:
+	case c.NextAttempt.After(now) && c.Failure != nil && isLimit(c.Failure.Scope):
+		say("The next attempt is %s: until then the CA takes none from us.", relative(c.NextAttempt, now))
 	case c.NextAttempt.After(now):
 		say("The next attempt is %s; `gatelodge certs retry %s` makes it earlier.", relative(c.NextAttempt, now), c.Name)
 	case !c.RenewAt.IsZero() && !c.NotAfter.IsZero():
@@ -102,6 +106,9 @@ func explainNext(c *CertStatus, now time.Time, say func(string, ...any)) {
 		say("It has a second certificate, for clients that cannot use this one: %s.", c.Second.State)
 	}
 }
+
+// isLimit reports whether a failure of the scope is a limit of the CA's for more than one name, which no retry lifts.
+func isLimit(scope string) bool { return scope == "account" || scope == "registered-domain" || scope == "address" }
 
 // renewalReason says who chose the time.
 func renewalReason(r *Renewal, now time.Time) string {

@@ -145,6 +145,9 @@ func TestWriteExplanation_SaysHowItStandsAndWhatToDo(t *testing.T) {
 	certs[1].Failure = &Failure{At: now.Add(-time.Hour), Advice: "add an address record", View: "it has no address"}
 	certs = append(certs, CertStatus{
 		Name: "held.example.com", State: "waiting for a budget", Budget: "per_tenant", Position: 3, NextAttempt: now.Add(time.Hour), Expected: now.Add(2 * time.Hour), MayIssue: []string{"a", "b"},
+	}, CertStatus{
+		Name: "limited.example.com", State: "waiting for the CA", NextAttempt: now.Add(2 * time.Minute), LastError: "too many orders",
+		Failure: &Failure{At: now, Scope: "account", Advice: "wait"},
 	})
 	var b strings.Builder
 	for _, c := range certs {
@@ -167,6 +170,11 @@ held.example.com has no certificate: waiting for a budget.
 It would come from a, else b.
 Our own budget issue.budget.per_tenant is used up: nothing is ordered before 2026-01-01 13:00:00 UTC (in 60m), and then by itself.
 It is number 3 in the queue, expected in 2h.
+
+limited.example.com has no certificate: waiting for the CA.
+The last attempt just now failed: too many orders.
+What to do: wait.
+The next attempt is in 2m: until then the CA takes none from us.
 
 `
 	if diff := cmp.Diff(want, "\n"+b.String()); diff != "" {
