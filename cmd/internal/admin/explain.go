@@ -108,7 +108,9 @@ func explainNext(c *CertStatus, now time.Time, say func(string, ...any)) {
 }
 
 // isLimit reports whether a failure of the scope is a limit of the CA's for more than one name, which no retry lifts.
-func isLimit(scope string) bool { return scope == "account" || scope == "registered-domain" || scope == "address" }
+func isLimit(scope string) bool {
+	return scope == "account" || scope == "registered-domain" || scope == "address"
+}
 
 // renewalReason says who chose the time.
 func renewalReason(r *Renewal, now time.Time) string {
