@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -105,9 +106,13 @@ func (p *program) leave(ctx context.Context, next *handover.Successor, side *sid
 	side.close()
 	drain, cancel := context.WithTimeout(ctx, cfg.Drain)
 	defer cancel()
-	p.proxy.Leave(drain)
-	next.Release()
-	p.certs.Retire(drain)
+	var both sync.WaitGroup
+	both.Go(func() {
+		p.proxy.Leave(drain)
+		next.Release()
+	})
+	both.Go(func() { p.certs.Retire(drain) })
+	both.Wait()
 	p.certs.Close()
 	<-drain.Done() // connections without a request end by themselves, or take one that tells them to go
 }
@@ -119,15 +124,19 @@ func (p *program) finish(ctx, work context.Context) {
 	if cfg.LongLived > 0 {
 		all, cancel = context.WithTimeout(work, cfg.LongLived)
 	}
+	var hurrying sync.WaitGroup
+	defer hurrying.Wait()
 	defer cancel()
-	stopped := context.AfterFunc(ctx, func() {
+	hurrying.Go(func() {
 		select {
-		case <-time.After(cfg.Drain):
-			cancel()
+		case <-ctx.Done():
 		case <-all.Done():
+			return
 		}
+		drain, done := context.WithTimeout(all, cfg.Drain)
+		defer done()
+		p.shutdown(drain) // the other call returns when this one has closed everything
 	})
-	defer stopped()
 	p.shutdown(all)
 }
 

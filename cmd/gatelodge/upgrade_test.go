@@ -250,6 +250,30 @@ func (l *lodge) begin(rt http.RoundTripper, path string) <-chan string {
 	return whole
 }
 
+func TestProgram_EndsAtSIGTERMWhileAnotherProcessServes(t *testing.T) {
+	l := newLodge(t, devca.Config{})
+	l.upstream = httptest.NewServer(http.HandlerFunc(echo))
+	t.Cleanup(l.upstream.Close)
+	l.configure(l.ca.DirectoryURL(), "[process]\ndrain = \"2s\"\n")
+	s := l.startSuccession()
+	chat, _, err := websocket.Dial(t.Context(), "wss://rolling.test/", &websocket.DialOptions{HTTPClient: l.rollingClient(false, false)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = chat.CloseNow() }()
+	s.upgrade()
+	if err := syscall.Kill(s.pids[0], syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := chat.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusGoingAway {
+		t.Errorf("the WebSocket ended with %v, not with a Close frame that says why", err)
+	}
+	eventually(t, "the end of the first process", func() bool { return !alive(s.pids[0]) })
+	if !alive(s.now()) {
+		t.Error("the other process has ended too")
+	}
+}
+
 func TestProgram_GoesOnIfTheNewProcessDoesNotServe(t *testing.T) {
 	l := newLodge(t, devca.Config{})
 	l.configure(l.ca.DirectoryURL(), "")
