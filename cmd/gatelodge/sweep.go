@@ -90,14 +90,7 @@ func (s *sweeper) sweep(ctx context.Context) error {
 func (s *sweeper) due(ctx context.Context) (bool, storage.Version, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	data, version, err := s.store.Get(ctx, sweepObject)
-	var last sweepRecord
-	if err == nil && json.Unmarshal(data, &last) != nil {
-		err = storage.NewCorruptError(sweepObject, data, errors.New("not the record of a sweep"))
-	}
-	if _, damaged := errors.AsType[*storage.CorruptError](err); damaged {
-		return false, "", storage.Quarantine(ctx, s.store, sweepObject, err, s.log)
-	}
+	last, version, err := storage.LoadJSON[sweepRecord](ctx, s.store, sweepObject, s.log)
 	if errors.Is(err, storage.ErrNotExist) {
 		return true, "", nil
 	}

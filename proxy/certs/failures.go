@@ -95,21 +95,8 @@ func (f *failures) remembered(name string) *failureRecord {
 
 // read returns the stored record; nil if there is none. An error means that we cannot know: then nothing is ordered.
 func (f *failures) read(ctx context.Context, name string) (*failureRecord, error) {
-	data, _, err := f.store.Get(ctx, failureObject(name))
-	rec := new(failureRecord)
-	if err == nil {
-		if bad := json.Unmarshal(data, rec); bad != nil {
-			err = storage.NewCorruptError(failureObject(name), data, bad)
-		}
-	}
-	if _, damaged := errors.AsType[*storage.CorruptError](err); damaged {
-		// The name gets a clean slate, once: the next failure is written anew.
-		if err := storage.Quarantine(ctx, f.store, failureObject(name), err, f.log); err != nil {
-			return nil, err
-		}
-		err = storage.ErrNotExist
-	}
-	if errors.Is(err, storage.ErrNotExist) {
+	rec, _, err := storage.LoadJSON[*failureRecord](ctx, f.store, failureObject(name), f.log) // a damaged one is a clean slate, once: the next failure is written anew
+	if errors.Is(err, storage.ErrNotExist) || err == nil && rec == nil {
 		f.known.Forget(name)
 		return nil, nil
 	}

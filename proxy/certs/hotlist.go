@@ -115,19 +115,7 @@ func (f hotFile) latest() []string {
 
 // readHot returns the list; an empty one if there is none. A damaged one is put aside: it is written anew.
 func readHot(ctx context.Context, store storage.Store, log *zap.Logger) (hotFile, storage.Version, error) {
-	var file hotFile
-	data, version, err := store.Get(ctx, hotObject)
-	if err == nil {
-		if bad := json.Unmarshal(data, &file); bad != nil {
-			err = storage.NewCorruptError(hotObject, data, bad)
-		}
-	}
-	if _, damaged := errors.AsType[*storage.CorruptError](err); damaged {
-		if err := storage.Quarantine(ctx, store, hotObject, err, log); err != nil {
-			return hotFile{}, "", err
-		}
-		return hotFile{}, "", nil
-	}
+	file, version, err := storage.LoadJSON[hotFile](ctx, store, hotObject, log)
 	if errors.Is(err, storage.ErrNotExist) {
 		return hotFile{}, "", nil
 	}

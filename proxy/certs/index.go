@@ -265,23 +265,9 @@ func (x *index) asks(shard int, now time.Time) bool {
 func (x *index) load(ctx context.Context, shard int) (*indexShardFile, storage.Version, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	file := &indexShardFile{Names: map[string]indexEntry{}}
-	object := indexObject(shard)
-	data, version, err := x.store.Get(ctx, object)
-	if err == nil {
-		var bad error
-		if file, bad = decodeIndex(data); bad != nil {
-			err = storage.NewCorruptError(object, data, bad)
-		}
-	}
-	if _, damaged := errors.AsType[*storage.CorruptError](err); damaged {
-		if err := storage.Quarantine(ctx, x.store, object, err, x.log); err != nil {
-			return nil, "", err
-		}
-		return &indexShardFile{Names: map[string]indexEntry{}}, "", nil
-	}
+	file, version, err := storage.Load(ctx, x.store, indexObject(shard), decodeIndex, x.log)
 	if errors.Is(err, storage.ErrNotExist) {
-		return file, "", nil
+		return &indexShardFile{Names: map[string]indexEntry{}}, "", nil
 	}
 	if err != nil {
 		return nil, "", fmt.Errorf("read index: %w", err)

@@ -154,20 +154,9 @@ func (x *members) once(ctx context.Context, leave bool, gained func([]int)) erro
 
 // read returns what is stored. What is damaged counts as nothing: it is written anew.
 func (x *members) read(ctx context.Context) (membersFile, storage.Version, error) {
-	var file membersFile
-	data, version, err := x.store.Get(ctx, membersObject)
+	file, version, err := storage.LoadJSON[membersFile](ctx, x.store, membersObject, x.log)
 	if err == nil {
-		if bad := json.Unmarshal(data, &file); bad != nil {
-			x.log.Warn("list of processes is damaged, it is written anew", zap.Error(bad))
-			return membersFile{}, version, nil
-		}
 		return file, version, nil
-	}
-	if _, damaged := errors.AsType[*storage.CorruptError](err); damaged {
-		if err := storage.Quarantine(ctx, x.store, membersObject, err, x.log); err != nil {
-			return membersFile{}, "", err
-		}
-		return membersFile{}, "", nil
 	}
 	if errors.Is(err, storage.ErrNotExist) {
 		return membersFile{}, "", nil

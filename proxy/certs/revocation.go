@@ -129,21 +129,12 @@ func (l *revocations) know(file *revocationsFile) {
 func (l *revocations) load(ctx context.Context) (*revocationsFile, storage.Version, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	file := &revocationsFile{}
-	data, version, err := l.store.Get(ctx, revocationsObject)
-	if err == nil {
-		if bad := file.decode(data); bad != nil {
-			err = storage.NewCorruptError(revocationsObject, data, bad)
-		}
-	}
-	if _, damaged := errors.AsType[*storage.CorruptError](err); damaged {
-		if err := storage.Quarantine(ctx, l.store, revocationsObject, err, l.log); err != nil {
-			return nil, "", err
-		}
-		file, err = &revocationsFile{}, storage.ErrNotExist
-	}
+	file, version, err := storage.Load(ctx, l.store, revocationsObject, decodeRevocations, l.log)
 	if err != nil && !errors.Is(err, storage.ErrNotExist) {
 		return nil, "", fmt.Errorf("read the list of revocations: %w", err)
+	}
+	if file == nil {
+		file = &revocationsFile{}
 	}
 	if file.Certificates == nil {
 		file.Certificates = map[string]*revocation{}
@@ -151,18 +142,19 @@ func (l *revocations) load(ctx context.Context) (*revocationsFile, storage.Versi
 	return file, version, nil
 }
 
-func (f *revocationsFile) decode(data []byte) error {
+func decodeRevocations(data []byte) (*revocationsFile, error) {
+	f := new(revocationsFile)
 	if err := json.Unmarshal(data, f); err != nil {
-		return err
+		return nil, err
 	}
 	for key, r := range f.Certificates {
 		sum, err := hex.DecodeString(key)
 		if err != nil || len(sum) != sha256.Size || r == nil {
-			return fmt.Errorf("%q is no certificate", key)
+			return nil, fmt.Errorf("%q is no certificate", key)
 		}
 		r.leaf = leafSum(sum)
 	}
-	return nil
+	return f, nil
 }
 
 // change rewrites the list by compare-and-swap, and memory after it. Entries whose certificates have ended are left out.

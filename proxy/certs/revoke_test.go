@@ -756,8 +756,8 @@ func FuzzRevocations(f *testing.F) {
 	f.Add([]byte(`{"certificates":{"` + sum + `":null}}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		file := &revocationsFile{}
-		if file.decode(data) != nil {
+		file, err := decodeRevocations(data)
+		if err != nil {
 			return
 		}
 		for key, r := range file.Certificates {

@@ -144,18 +144,9 @@ func (k *Keeper) current(ctx context.Context) (keySet, error) {
 
 // read returns what is stored; an empty set if there is nothing. Damaged keys are put aside: they are worth no more than a few whole handshakes.
 func (k *Keeper) read(ctx context.Context) (keySet, storage.Version, error) {
-	data, version, err := k.cfg.Store.Get(ctx, object)
-	var set keySet
+	set, version, err := storage.Load(ctx, k.cfg.Store, object, decode, k.cfg.Logger)
 	if err == nil {
-		if set, err = decode(data); err == nil {
-			return set, version, nil
-		}
-	}
-	if _, damaged := errors.AsType[*storage.CorruptError](err); damaged {
-		if err := storage.Quarantine(ctx, k.cfg.Store, object, err, k.cfg.Logger); err != nil {
-			return keySet{}, "", err
-		}
-		err = storage.ErrNotExist
+		return set, version, nil
 	}
 	if errors.Is(err, storage.ErrNotExist) {
 		return keySet{}, "", nil // should somebody have been faster, PutIf tells

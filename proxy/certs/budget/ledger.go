@@ -148,19 +148,7 @@ const (
 
 // read returns the ledger. A damaged one is put aside and begun anew: the CA's own limits still hold.
 func (b *Purses) read(ctx context.Context, object string) (*ledger, storage.Version, error) {
-	l := new(ledger)
-	data, version, err := b.store.Get(ctx, object)
-	if err == nil {
-		if bad := json.Unmarshal(data, l); bad != nil {
-			err = storage.NewCorruptError(object, data, bad)
-		}
-	}
-	if _, damaged := errors.AsType[*storage.CorruptError](err); damaged {
-		if err := storage.Quarantine(ctx, b.store, object, err, b.log); err != nil {
-			return nil, "", err
-		}
-		l, version, err = new(ledger), "", nil
-	}
+	l, version, err := storage.LoadJSON[ledger](ctx, b.store, object, b.log)
 	if err != nil && !errors.Is(err, storage.ErrNotExist) {
 		return nil, "", fmt.Errorf("read %s: %w", object, err)
 	}
@@ -172,7 +160,7 @@ func (b *Purses) read(ctx context.Context, object string) (*ledger, storage.Vers
 			grants[i].New, grants[i].Renewal = min(max(grants[i].New, 0), math.MaxInt32), min(max(grants[i].Renewal, 0), math.MaxInt32)
 		}
 	}
-	return l, version, nil
+	return &l, version, nil
 }
 
 func latest(a, b time.Time) time.Time {
