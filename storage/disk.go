@@ -43,8 +43,8 @@ type Disk struct {
 	endLife context.CancelCauseFunc
 	calls   sync.WaitGroup // those that write or wait
 
-	shards turns // of writes, before locks/objects
-	leases turns // of leases, before locks/leases
+	shards Turns // of writes, before locks/objects
+	leases Turns // of leases, before locks/leases
 
 	mu     sync.Mutex // guards what follows; never held during I/O
 	closed bool

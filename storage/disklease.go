@@ -29,13 +29,13 @@ func (d *Disk) Lease(ctx context.Context, name string) (_ Lease, err error) {
 		return nil, err
 	}
 	defer end()
-	if err := d.leases.take(wait, name); err != nil {
+	if err := d.leases.Take(wait, name); err != nil {
 		return nil, err
 	}
 	path := d.leasePath(name)
 	f, err := lockFile(wait, path)
 	if err != nil {
-		d.leases.give(name)
+		d.leases.Give(name)
 		return nil, err
 	}
 	free := func() error {
@@ -44,7 +44,7 @@ func (d *Disk) Lease(ctx context.Context, name string) (_ Lease, err error) {
 			os.Remove(path)
 		}
 		err := f.Close()
-		d.leases.give(name)
+		d.leases.Give(name)
 		return err
 	}
 	fence, err := d.nextFence(wait)
@@ -92,10 +92,10 @@ func (d *Disk) prepareFence() error {
 //
 // One counter serves all leases of the disk, so that a lease's own file need not outlive it.
 func (d *Disk) nextFence(ctx context.Context) (_ uint64, err error) {
-	if err := d.shards.take(ctx, "fence"); err != nil {
+	if err := d.shards.Take(ctx, "fence"); err != nil {
 		return 0, err
 	}
-	defer d.shards.give("fence")
+	defer d.shards.Give("fence")
 	f, err := lockFile(ctx, filepath.Join(d.root, "locks", "fence"))
 	if err != nil {
 		return 0, fmt.Errorf("next fence: %w", err)

@@ -15,17 +15,17 @@ import (
 // lockObject waits until no other call, in any process, writes an object of the same shard.
 func (d *Disk) lockObject(ctx context.Context, name string) (unlock func(), _ error) {
 	shard := shardOf(name)
-	if err := d.shards.take(ctx, shard); err != nil {
+	if err := d.shards.Take(ctx, shard); err != nil {
 		return nil, err
 	}
 	f, err := lockFile(ctx, filepath.Join(d.root, "locks", "objects", shard))
 	if err != nil {
-		d.shards.give(shard)
+		d.shards.Give(shard)
 		return nil, err
 	}
 	return func() {
 		f.Close() // frees the lock
-		d.shards.give(shard)
+		d.shards.Give(shard)
 	}, nil
 }
 

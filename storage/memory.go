@@ -15,7 +15,7 @@ type Memory struct {
 	writes  uint64 // number of writes so far: the next version
 	fence   uint64 // the last one given
 
-	leases turns
+	leases Turns
 }
 
 // memoryObject is replaced, never modified.
@@ -120,12 +120,12 @@ func (m *Memory) Lease(ctx context.Context, name string) (Lease, error) {
 	if err := checkCall(ctx, name); err != nil {
 		return nil, fmt.Errorf("lease %s: %w", name, err)
 	}
-	if err := m.leases.take(ctx, name); err != nil {
+	if err := m.leases.Take(ctx, name); err != nil {
 		return nil, fmt.Errorf("wait for lease %s: %w", name, err)
 	}
 	m.mu.Lock()
 	m.fence = nextFence(m.fence)
 	fence := m.fence
 	m.mu.Unlock()
-	return newHeldLease(ctx, fence, func() error { m.leases.give(name); return nil }), nil
+	return newHeldLease(ctx, fence, func() error { m.leases.Give(name); return nil }), nil
 }

@@ -58,7 +58,7 @@ type casLeases struct {
 
 	calls *openCalls     // those that wait for a lease
 	tasks sync.WaitGroup // beats, and claims that are taken back
-	turns turns          // one caller of this process at a time has or wants a lease
+	turns Turns          // one caller of this process at a time has or wants a lease
 
 	mu   sync.Mutex // guards what follows; never held while waiting
 	held map[*casLease]struct{}
@@ -99,12 +99,12 @@ func (c *casLeases) Lease(ctx context.Context, name string) (Lease, error) {
 		return nil, fmt.Errorf("lease %s: %w", name, err)
 	}
 	defer end()
-	if err := c.turns.take(wait, name); err != nil {
+	if err := c.turns.Take(wait, name); err != nil {
 		return nil, fmt.Errorf("wait for lease %s: %w", name, err)
 	}
 	l, err := c.acquire(wait, name)
 	if err != nil {
-		c.turns.give(name)
+		c.turns.Give(name)
 		return nil, fmt.Errorf("lease %s: %w", name, err)
 	}
 	c.start(ctx, l)

@@ -134,7 +134,7 @@ func (l *casLease) end(ctx context.Context, cause error) error {
 		l.c.mu.Lock()
 		delete(l.c.held, l)
 		l.c.mu.Unlock()
-		l.c.turns.give(l.name)
+		l.c.turns.Give(l.name)
 	})
 	return l.err
 }

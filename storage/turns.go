@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// turns lets one caller at a time have a name, in the order of asking, within this process. Names that nobody has or wants take no memory.
+// Turns lets one caller at a time have a name, in the order of asking, within this process. Names that nobody has or wants take no memory.
 // The zero value is ready.
-type turns struct {
+type Turns struct {
 	mu sync.Mutex // guards m and the counts in it; never held while waiting
 	m  map[string]*turn
 }
@@ -17,8 +17,8 @@ type turn struct {
 	users int           // the holder and those who wait
 }
 
-// take waits until the caller has the name or ctx ends.
-func (t *turns) take(ctx context.Context, name string) error {
+// Take waits until the caller has the name; an error says that ctx has ended before.
+func (t *Turns) Take(ctx context.Context, name string) error {
 	if ctx.Err() != nil {
 		return ended(ctx)
 	}
@@ -43,8 +43,8 @@ func (t *turns) take(ctx context.Context, name string) error {
 	}
 }
 
-// give lets the next one have the name. Only the holder calls it.
-func (t *turns) give(name string) {
+// Give lets the next one have the name. Only the holder calls it.
+func (t *Turns) Give(name string) {
 	t.mu.Lock()
 	u := t.m[name]
 	t.mu.Unlock()
@@ -52,7 +52,7 @@ func (t *turns) give(name string) {
 	t.leave(name, u)
 }
 
-func (t *turns) leave(name string, u *turn) {
+func (t *Turns) leave(name string, u *turn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if u.users--; u.users == 0 {

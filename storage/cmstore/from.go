@@ -30,7 +30,7 @@ const objectsPrefix = "gatelodge/objects"
 // names.
 type From struct {
 	below certmagic.Storage
-	turns turns // of writes and of leases, by name
+	turns storage.Turns // of writes and of leases, by name
 
 	mu    sync.Mutex // guards fence
 	fence uint64
@@ -165,10 +165,10 @@ func (s *From) inTurn(ctx context.Context, name string, do func() error) error {
 	if err := check(ctx, name); err != nil {
 		return err
 	}
-	if err := s.turns.take(ctx, "write "+name); err != nil {
+	if err := s.turns.Take(ctx, "write "+name); err != nil {
 		return err
 	}
-	defer s.turns.give("write " + name)
+	defer s.turns.Give("write " + name)
 	return do()
 }
 
@@ -244,19 +244,19 @@ func (s *From) Lease(ctx context.Context, name string) (storage.Lease, error) {
 	if err := check(ctx, name); err != nil {
 		return nil, fmt.Errorf("lease %s: %w", name, err)
 	}
-	if err := s.turns.take(ctx, "lease "+name); err != nil {
+	if err := s.turns.Take(ctx, "lease "+name); err != nil {
 		return nil, fmt.Errorf("wait for lease %s: %w", name, err)
 	}
 	sum := sha256.Sum256([]byte(name))
 	lock := "gatelodge_" + hex.EncodeToString(sum[:16]) // a name may be too long for a file's, or have letters that locks have not
 	if err := s.below.Lock(ctx, lock); err != nil {
-		s.turns.give("lease " + name)
+		s.turns.Give("lease " + name)
 		return nil, fmt.Errorf("lease %s: %w", name, err)
 	}
 	s.mu.Lock()
 	s.fence = max(s.fence+1, uint64(time.Now().UnixMicro()))
 	l := &lease{fence: s.fence, free: func(ctx context.Context) error {
-		defer s.turns.give("lease " + name)
+		defer s.turns.Give("lease " + name)
 		return s.below.Unlock(ctx, lock)
 	}}
 	s.mu.Unlock()
@@ -283,52 +283,4 @@ func (l *lease) Release(ctx context.Context) error {
 		l.err = l.free(ctx)
 	})
 	return l.err
-}
-
-// turns lets one caller at a time have a name. The zero value is ready.
-type turns struct {
-	mu sync.Mutex // guards m and the counts in it; never held while waiting
-	m  map[string]*turn
-}
-
-type turn struct {
-	taken chan struct{} // holds one element while somebody has the name
-	users int           // the holder and those who wait
-}
-
-func (t *turns) take(ctx context.Context, name string) error {
-	t.mu.Lock()
-	if t.m == nil {
-		t.m = map[string]*turn{}
-	}
-	u := t.m[name]
-	if u == nil {
-		u = &turn{taken: make(chan struct{}, 1)}
-		t.m[name] = u
-	}
-	u.users++
-	t.mu.Unlock()
-	select {
-	case u.taken <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		t.leave(name, u)
-		return ctx.Err()
-	}
-}
-
-func (t *turns) give(name string) {
-	t.mu.Lock()
-	u := t.m[name]
-	t.mu.Unlock()
-	<-u.taken
-	t.leave(name, u)
-}
-
-func (t *turns) leave(name string, u *turn) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if u.users--; u.users == 0 {
-		delete(t.m, name)
-	}
 }
