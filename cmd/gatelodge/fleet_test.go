@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -177,47 +176,6 @@ func (f *fleet) handshakeAt(addr, name string) error {
 		err = conn.Close()
 	}
 	return err
-}
-
-// orderCounter counts newOrder requests that the CA answered with an order, by name.
-type orderCounter struct {
-	mu    sync.Mutex
-	names map[string]int
-}
-
-func (c *orderCounter) count(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !strings.HasPrefix(r.URL.Path, "/order-plz") {
-			next.ServeHTTP(w, r)
-			return
-		}
-		body, _ := io.ReadAll(r.Body)
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		status := &statusWriter{ResponseWriter: w}
-		next.ServeHTTP(status, r)
-		var jws struct{ Payload string }
-		var order struct{ Identifiers []struct{ Value string } }
-		if status.code != http.StatusCreated || json.Unmarshal(body, &jws) != nil {
-			return
-		}
-		payload, _ := base64.RawURLEncoding.DecodeString(jws.Payload)
-		_ = json.Unmarshal(payload, &order)
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for _, id := range order.Identifiers {
-			c.names[id.Value]++
-		}
-	})
-}
-
-type statusWriter struct {
-	http.ResponseWriter
-	code int
-}
-
-func (w *statusWriter) WriteHeader(code int) {
-	w.code = code
-	w.ResponseWriter.WriteHeader(code)
 }
 
 // bucket is a real object store on loopback.

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -86,4 +91,45 @@ func TestProgram_ObtainsAndRenewsAtPebble(t *testing.T) {
 			}
 		})
 	}
+}
+
+// orderCounter counts newOrder requests that the CA answered with an order, by name.
+type orderCounter struct {
+	mu    sync.Mutex
+	names map[string]int
+}
+
+func (c *orderCounter) count(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, "/order-plz") {
+			next.ServeHTTP(w, r)
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		status := &statusWriter{ResponseWriter: w}
+		next.ServeHTTP(status, r)
+		var jws struct{ Payload string }
+		var order struct{ Identifiers []struct{ Value string } }
+		if status.code != http.StatusCreated || json.Unmarshal(body, &jws) != nil {
+			return
+		}
+		payload, _ := base64.RawURLEncoding.DecodeString(jws.Payload)
+		_ = json.Unmarshal(payload, &order)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, id := range order.Identifiers {
+			c.names[id.Value]++
+		}
+	})
+}
+
+type statusWriter struct {
+	http.ResponseWriter
+	code int
+}
+
+func (w *statusWriter) WriteHeader(code int) {
+	w.code = code
+	w.ResponseWriter.WriteHeader(code)
 }
