@@ -13,14 +13,16 @@ import (
 	"gatelodge/acmeclient/devca"
 )
 
-// scriptCA: ca VAR ROOT HTTP HTTPS [TIME]: starts a CA that validates every name at the two addresses, whatever the DNS says, and takes the time to issue; it sets the
-// variable to its directory and writes its root to the file.
+// scriptCA: ca VAR ROOT HTTP HTTPS [TIME [LIFE]]: starts a CA that validates every name at the two addresses, whatever the DNS says, takes the time to issue certificates,
+// and lets them live for the other; it sets the variable to its directory and writes its root to the file.
 func scriptCA(ts *testscript.TestScript, _ bool, args []string) {
 	cfg := devca.Config{PlainHTTP: true, HTTPAddr: args[2], TLSAddr: args[3]}
-	if len(args) > 4 {
-		var err error
-		cfg.ProcessingTime, err = time.ParseDuration(args[4])
-		ts.Check(err)
+	for i, set := range []*time.Duration{&cfg.ProcessingTime, &cfg.Lifetime} {
+		if len(args) > 4+i {
+			var err error
+			*set, err = time.ParseDuration(args[4+i])
+			ts.Check(err)
+		}
 	}
 	ca, err := devca.New(cfg)
 	ts.Check(err)

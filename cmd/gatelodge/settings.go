@@ -117,6 +117,7 @@ func newSettings(cfg *config.Config, from materials) (*settings, error) {
 		ARI:              cfg.Issue.ARI,
 		Spread:           cfg.Issue.Spread,
 		Abandon:          certs.Abandon{Idle: cfg.OnDemand.IdleAfter, Denied: cfg.Issue.Abandon.WhenDenied, Away: cfg.Issue.Abandon.WhenDNSAway},
+		VisitedOnly:      !cfg.OnDemand.Background,
 		RenewAt:          cfg.Issue.RenewAt.Float(),
 		ExpiryFloor:      cfg.Alert.ExpiryFloor.Float(),
 		DefaultName:      cfg.TLS.DefaultName,

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"gatelodge/proxy/certs/permission"
 )
@@ -25,6 +26,7 @@ const (
 	goneDenied = "its permission was taken back"
 	goneAway   = "no CA can validate it any more: it resolves elsewhere, or nowhere"
 	goneSite   = "no site claims it"
+	goneUnseen = "nobody has visited it since its renewal was due"
 )
 
 const (
@@ -48,11 +50,13 @@ func (m *Manager) leftUs(ctx context.Context, r *rules, t target, it planItem, n
 	}
 	g := it.gone
 	visited, _ := m.visits.last(subject(it.name))
-	if g.Seen = max(g.Seen, visited); g.Seen == 0 {
+	if g.Seen = max(g.Seen, visited); g.Seen == 0 && !r.VisitedOnly {
 		g.Seen = now.Unix()
 	}
 	why, wait := "", false
 	switch {
+	case r.VisitedOnly && unixTime(g.Seen).Add(visitHour).Before(earliest(now, r.opens(it))):
+		why = goneUnseen
 	case r.Abandon.Idle > 0 && now.Sub(unixTime(g.Seen)) > r.Abandon.Idle:
 		why = goneIdle
 	case g.Why == goneAway && g.Seen < g.Since, m.failsTooLong(r, it, now): // until a visitor comes: then it resolves to us
@@ -64,25 +68,68 @@ func (m *Manager) leftUs(ctx context.Context, r *rules, t target, it planItem, n
 		g.Why, g.Since = why, 0
 		if why != "" {
 			g.Since = now.Unix()
-			m.log.Info("name is given up, its certificate is not renewed any more", zap.String("name", it.name), zap.String("reason", why), zap.Time("not_after", it.ends))
+			m.log.Log(levelOf(why), "name is given up, its certificate is not renewed any more", zap.String("name", it.name), zap.String("reason", why), zap.Time("not_after", it.ends))
 		} else {
-			m.log.Info("name is back, its certificate is renewed again", zap.String("name", it.name))
+			m.log.Log(levelOf(it.gone.Why), "name is back, its certificate is renewed again", zap.String("name", it.name))
 		}
 	}
 	if g != it.gone {
 		g.Found = now.Unix()
 		m.planner.setGone(it.name, g)
-		m.index.told(it.name)
+		if why != goneUnseen || m.members.owns(int(it.shard)) { // else each process would tell all others
+			m.index.told(it.name)
+		}
 	}
 	switch {
 	case why != "" && now.After(it.ends.Add(forgetAfter)):
 		m.sweepEnded(ctx, it.name)
 	case why != "" || wait:
 		m.planner.plan(it.name, now.Add(goneEvery+scale(goneEvery, 0.1*fraction(it.name))))
+		if again, _ := m.visits.last(subject(it.name)); again > visited { // somebody came meanwhile
+			m.planner.plan(it.name, now)
+		}
 	default:
 		return false
 	}
 	return true
+}
+
+// opens is when the certificate's renewal was due, by its CA's word or else by its lifetime.
+func (r *rules) opens(it planItem) time.Time {
+	if it.said != nil && it.said.Renew != 0 && r.ARI {
+		return unixTime(it.said.Renew)
+	}
+	return renewAt(it.issued, it.ends, r.RenewAt, 0)
+}
+
+// levelOf: where only visited names are renewed, the others are as they should be.
+func levelOf(why string) zapcore.Level {
+	if why == goneUnseen {
+		return zap.DebugLevel
+	}
+	return zap.InfoLevel
+}
+
+// note counts a handshake. Who was given up is looked at as soon as somebody comes, and renewed if that is all that was missing.
+func (m *Manager) note(r *rules, host string, now time.Time) {
+	if !m.visits.note(host, now) {
+		return
+	}
+	m.planner.welcome(host, "", now)
+	if r.second != "" {
+		m.planner.welcome(host, r.suffix, now)
+	}
+}
+
+// welcome looks now at a name that was given up for want of visitors. It is called in handshakes, and waits for nobody: if the planner is busy, its next look sees the visit.
+func (p *planner) welcome(host, suffix string, now time.Time) {
+	if !p.mu.TryLock() {
+		return
+	}
+	defer p.mu.Unlock()
+	if id, it := p.knownLocked(host + suffix); it != nil && it.since != 0 && it.shared.Value().why != goneDenied && it.pos >= 0 && it.dueAt().After(now) {
+		p.planLocked(id, now)
+	}
 }
 
 // denied asks whether the name is still allowed. A refusal is waited out, as far as the certificate's life allows, before it is either renewed or given up.

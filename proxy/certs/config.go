@@ -87,6 +87,10 @@ type Settings struct {
 	// Abandon says when names that left us are not renewed any more.
 	Abandon Abandon
 
+	// VisitedOnly: certificates of on-demand names are renewed only if a visitor has come since the renewal was due, in the background by the process that the visitor came
+	// to. Nobody's certificate ends, and its next visitor waits for another.
+	VisitedOnly bool
+
 	// ARI: the CAs are asked when certificates should be renewed (RFC 9773), those that can be asked (RenewalInformer), some times a day and never in a
 	// handshake. Off, they are not, and what they said does not count; a window that comes with a certificate (Issued.Renewal) does.
 	ARI bool

@@ -36,14 +36,14 @@ func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 	now := time.Now()
 	m.heedRevocations(hello, now)
 	if cert := m.cache.serve(hello, host, r, now); cert != nil {
-		m.visits.note(host, now)
+		m.note(r, host, now)
 		m.metrics.Handshake("warm")
 		return cert, nil
 	}
 	cert, result, err := m.coldHandshake(hello, r, host)
 	m.metrics.Handshake(result)
 	if cert != nil {
-		m.visits.note(host, now)
+		m.note(r, host, now)
 	}
 	if err != nil {
 		if e := m.log.Check(zap.DebugLevel, "handshake without a certificate"); e != nil { // scanners' noise

@@ -419,7 +419,7 @@ func (m *Manager) look(ctx context.Context, name string) {
 	now := time.Now()
 	it, _ := m.planner.get(name)
 	cert := m.cache.cert(name)
-	if it.ca != "" && !it.stale && (cert != nil || !t.listed) && m.leftToOwner(it, it.ends, now) {
+	if it.ca != "" && !it.stale && (cert != nil || !t.listed) && !r.toVisited(t) && m.leftToOwner(it, it.ends, now) {
 		return
 	}
 	if m.unsaved.get(name) == nil && !m.fresh(cert, now) && !it.stale && m.leftUs(ctx, r, t, it, now) {
@@ -442,11 +442,14 @@ func (m *Manager) look(ctx context.Context, name string) {
 		m.install(cert)
 	case !t.listed && cert != nil && now.After(cert.until.Add(forgetAfter)), !t.listed && cert == nil && m.endedLongAgo(name): // the latter: another process was faster
 		m.sweepEnded(ctx, name)
-	case m.leftToOwner(it, endOf(cert), now):
+	case !r.toVisited(t) && m.leftToOwner(it, endOf(cert), now):
 	default:
 		m.order(name, cert, now)
 	}
 }
+
+// toVisited reports whether the name is renewed by the process that its visitors come to, whoever has its shard.
+func (r *rules) toVisited(t target) bool { return r.VisitedOnly && t.gated }
 
 // leftToOwner leaves the name to the process that has its shard, once; who serves a certificate that is late in spite of that orders it, whoever has the shard.
 func (m *Manager) leftToOwner(it planItem, ends, now time.Time) bool {

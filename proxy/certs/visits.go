@@ -15,6 +15,7 @@ type visits struct {
 const (
 	visitSlots = 1 << 20        // 8 MiB, of which only what is used takes room
 	visitMost  = 255            // that are counted in an hour: names in demand are not written to all the time
+	visitHour  = time.Hour      // so exactly a visit is known in this process
 	visitEvery = 12 * time.Hour // so exactly is known, in storage, when a name was visited last
 )
 
@@ -27,17 +28,18 @@ func visitHash(name string) uint64 {
 	return mix(h)
 }
 
-// note counts a handshake for the name.
-func (v *visits) note(name string, now time.Time) {
+// note counts a handshake for the name. It reports whether it is the first that is known of in this hour.
+func (v *visits) note(name string, now time.Time) (first bool) {
 	h := visitHash(name)
 	slot, tag, hour := &v.slots[h%visitSlots], h>>32<<32, uint64(now.Unix()/3600)&(1<<20-1)<<12
 	is, count := slot.Load(), uint64(1)
 	if is&^(1<<12-1) == tag|hour {
 		if count += is & (1<<12 - 1); count > visitMost {
-			return
+			return false
 		}
 	}
 	slot.Store(tag | hour | count) // two at the same time may count as one
+	return count == 1
 }
 
 // last returns the hour of the name's last handshake in this process, as Unix time; zero if none is known. It also says how many there were in it.
