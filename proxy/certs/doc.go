@@ -50,6 +50,7 @@
 //     (members.go: members.owns, members.beat) No hour gets many more renewals than others. (level.go: planner.level)
 //  18. After a restart the planner knows every name, and what the CAs said, from a small index, without listing anything; by it the processes of a fleet tell each
 //     other what became of certificates. (index.go: index.put, index.sync) (indexkeep.go: Manager.readIndex, Manager.writeIndex)
+//     In the planner a name takes 128 bytes and its text, visited or not. (planitem.go: packedItem.unpack) (itemtable.go: itemTable.find) (calendar.go: calendar.put)
 //     What visitors used in the hour before is read into memory meanwhile. (hotlist.go: Manager.listHot) (preload.go: Manager.preload)
 //     Handshakes are noted by name and hour. On-demand names that left us are not renewed, until they come back. (visits.go: visits.note) (abandon.go: Manager.leftUs)
 //  19. A certificate may have to go before its time. It is entered into a list that every process heeds, so that none serves it again.
