@@ -115,13 +115,29 @@ func (f *failures) remember(name string, rec *failureRecord) {
 // write keeps the record. It is called under the name's lease. If storage refuses it, memory has it until the next restart.
 func (f *failures) write(ctx context.Context, name string, rec *failureRecord) {
 	f.remember(name, rec)
-	data, err := json.Marshal(rec)
-	if err == nil {
-		_, err = f.store.Put(ctx, failureObject(name), data)
-	}
-	if err != nil {
+	if err := f.put(ctx, name, rec); err != nil {
 		f.log.Warn("failure could not be stored, it is remembered until a restart", zap.String("name", name), zap.Error(err))
 	}
+}
+
+// rewrite stores a record that a person changed. If storage refuses it, nothing has changed.
+func (f *failures) rewrite(ctx context.Context, name string, rec *failureRecord) error {
+	err := f.put(ctx, name, rec)
+	if err == nil {
+		f.remember(name, rec)
+	}
+	return err
+}
+
+func (f *failures) put(ctx context.Context, name string, rec *failureRecord) error {
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return fmt.Errorf("encode the failures of %s: %w", name, err)
+	}
+	if _, err := f.store.Put(ctx, failureObject(name), data); err != nil {
+		return fmt.Errorf("store the failures of %s: %w", name, err)
+	}
+	return nil
 }
 
 // clear forgets what went wrong, after a success. It is called under the name's lease.

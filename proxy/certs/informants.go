@@ -33,11 +33,7 @@ func (i *informants) left(ca string, now time.Time) (until time.Time, none bool)
 func (i *informants) none(ca string, now time.Time) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	c := i.m[ca]
-	if c == nil {
-		c = &informant{}
-		i.m[ca] = c
-	}
+	c := i.ofLocked(ca)
 	if c.nones++; c.nones < infoFails {
 		return false
 	}
@@ -50,11 +46,7 @@ func (i *informants) none(ca string, now time.Time) bool {
 func (i *informants) failed(ca string, err error, now time.Time) time.Time {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	c := i.m[ca]
-	if c == nil {
-		c = &informant{}
-		i.m[ca] = c
-	}
+	c := i.ofLocked(ca)
 	if scopeOf(err) == ScopeName {
 		return time.Time{}
 	}
@@ -65,6 +57,15 @@ func (i *informants) failed(ca string, err error, now time.Time) time.Time {
 	pause := min(time.Minute<<min(max(c.fails-infoFails, 0), 10), infoLeave)
 	c.until, c.empty = latest(now.Add(pause), capped(now, retryOf(err))), false
 	return c.until
+}
+
+func (i *informants) ofLocked(ca string) *informant {
+	c := i.m[ca]
+	if c == nil {
+		c = &informant{}
+		i.m[ca] = c
+	}
+	return c
 }
 
 func (i *informants) worked(ca string) {

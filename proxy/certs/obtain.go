@@ -85,7 +85,7 @@ func (a *attempt) underLease(ctx context.Context) (*certificate, error) {
 	if err != nil {
 		return nil, &storageError{fmt.Errorf("get the lease of %s: %w", a.o.name, err)}
 	}
-	defer a.release(context.WithoutCancel(ctx), lease)
+	defer release(ctx, lease, a.log)
 	ctx, a.fence = lease.Context(), lease.Fence()
 	if cert, err := a.lookAgain(ctx); cert != nil || err != nil {
 		return cert, err
@@ -101,16 +101,16 @@ func (a *attempt) underLease(ctx context.Context) (*certificate, error) {
 	return a.keep(ctx, issued)
 }
 
-// release gives the lease up. One that is kept by mistake would hold up everybody, so a failure is tried again.
-func (a *attempt) release(ctx context.Context, lease storage.Lease) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+// release gives a lease up, even if ctx has ended. One that is kept by mistake would hold up everybody, so a failure is tried again.
+func release(ctx context.Context, lease storage.Lease, log *zap.Logger) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	err := lease.Release(ctx)
 	for try := 0; err != nil && try < 3 && sleep(ctx, time.Second); try++ {
 		err = lease.Release(ctx)
 	}
 	if err != nil {
-		a.log.Warn("lease could not be released, others wait until it ends", zap.Error(err))
+		log.Warn("lease could not be released, others wait until it ends", zap.Error(err))
 	}
 }
 

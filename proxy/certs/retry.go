@@ -2,7 +2,6 @@ package certs
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -179,17 +178,4 @@ func nameOfFile(file string) string {
 		return "*" + file[1:]
 	}
 	return file
-}
-
-// rewrite stores a record that a person changed.
-func (f *failures) rewrite(ctx context.Context, name string, rec *failureRecord) error {
-	data, err := json.Marshal(rec)
-	if err != nil {
-		return fmt.Errorf("encode the failures of %s: %w", name, err)
-	}
-	if _, err := f.store.Put(ctx, failureObject(name), data); err != nil {
-		return fmt.Errorf("store the failures of %s: %w", name, err)
-	}
-	f.remember(name, rec)
-	return nil
 }

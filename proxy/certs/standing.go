@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -54,14 +55,13 @@ func (o *order) waits() bool { return o.state == orderQueued || o.withheld != ni
 
 // compareLocked puts the order first that runs first: urgent ones, renewals, new names in turn; within the first two who came first.
 func (q *queue) compareLocked(a, b *order) int {
-	rank := map[string]int{kindReplace: 0, kindRenew: 1, kindNew: 2}
-	if rank[a.kind] != rank[b.kind] {
-		return rank[a.kind] - rank[b.kind]
+	if c := cmp.Or(compareBool(a.kind != kindReplace, b.kind != kindReplace), compareBool(a.kind == kindNew, b.kind == kindNew)); c != 0 {
+		return c
 	}
 	if a.kind == kindNew {
 		return compareTurns(a, b)
 	}
-	return int(a.number) - int(b.number)
+	return cmp.Compare(a.number, b.number)
 }
 
 // expectLocked estimates: places are left at the pace of the last orders, and a budget that is used up lets one after the other pass.
@@ -77,7 +77,7 @@ func (q *queue) expectLocked(o *order, before int, now time.Time) standing {
 	return standing{before + 1, at}
 }
 
-// paced notes how long an order took.
+// pacedLocked notes how long an order took.
 func (q *queue) pacedLocked(took time.Duration) {
 	if q.pace == 0 {
 		q.pace = took

@@ -41,13 +41,7 @@ func (m *Manager) removeEnded(ctx context.Context, name string) (gone bool, err 
 	if err != nil {
 		return false, fmt.Errorf("get the lease of %s: %w", name, err)
 	}
-	defer func() {
-		releasing, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-		defer cancel()
-		if err := lease.Release(releasing); err != nil {
-			m.log.Warn("lease could not be released, others wait until it ends", zap.String("name", name), zap.Error(err))
-		}
-	}()
+	defer release(ctx, lease, m.log.With(zap.String("name", name)))
 	ctx = lease.Context()
 	object := certObject(name)
 	b, version, err := loadStored(ctx, m.store, object, m.log)

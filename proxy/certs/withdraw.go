@@ -39,13 +39,7 @@ func (m *Manager) attemptRevocation(ctx context.Context, leaf leafSum) (done boo
 		}
 		return false, fmt.Errorf("get the lease of the revocation: %w", err)
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-		defer cancel()
-		if err := lease.Release(ctx); err != nil {
-			m.log.Warn("lease could not be released, others wait until it ends", zap.Error(err))
-		}
-	}()
+	defer release(ctx, lease, m.log.With(zap.String("name", r.Name)))
 	ctx = lease.Context()
 	if err := m.revocations.read(ctx); err != nil { // whoever held the lease before may have got further
 		return false, err
