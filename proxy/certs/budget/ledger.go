@@ -108,6 +108,42 @@ func (l *ledger) tidy(limit Limit, now time.Time) {
 	}
 }
 
+// Blocks that a process takes at a time: a part of what is left, so that the nodes of a fleet do not take it all from each other; one if that is little.
+const (
+	blockPart = 16
+	blockMin  = 4
+)
+
+// block is what a process takes at once.
+type block struct {
+	size int
+	end  time.Time // it is spent, or given back, before
+	next time.Time // when there is room again, if size is zero
+}
+
+// take enters what is given back, and a block for such a charge if there is room; one by force.
+func (c Charge) take(l *ledger, back []grant, force bool, now time.Time) block {
+	for _, g := range back {
+		l.add(c.Account, g.End, -g.New, -g.Renewal)
+	}
+	l.tidy(c.Limit, now)
+	grants := l.Accounts[c.Account]
+	room := c.room(grants, now)
+	got := block{size: room / blockPart, end: c.Limit.slotEnd(now), next: c.next(grants, now)}
+	if got.size < blockMin {
+		got.size = min(room, 1)
+	}
+	if force {
+		got.size = max(got.size, 1)
+	}
+	if c.Renewal {
+		l.add(c.Account, got.end.UnixMilli(), 0, got.size)
+	} else {
+		l.add(c.Account, got.end.UnixMilli(), got.size, 0)
+	}
+	return got
+}
+
 // change reads a ledger, lets f change it and writes it. F is called again if another process was faster; it reports whether there is anything to write. An
 // error that is no conflict leaves it unknown whether the change was written.
 func (b *Purses) change(ctx context.Context, object string, f func(*ledger) bool) error {

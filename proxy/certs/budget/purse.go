@@ -12,12 +12,6 @@ import (
 	"gatelodge/storage"
 )
 
-// Blocks that a process takes at a time: a part of what is left, so that the nodes of a fleet do not take it all from each other; one if that is little.
-const (
-	blockPart = 16
-	blockMin  = 4
-)
-
 // Purses keep what the fleet does within its limits. Storage has what was taken by everybody; a process takes a block by compare-and-swap, spends it from
 // memory, and gives back what is left when the slot ends. A block of a process that dies counts as spent, until its time has passed. While storage
 // does not answer, what a process holds is all that it can spend.
@@ -192,31 +186,10 @@ func (b *Purses) fetch(ctx context.Context, p *purse, c Charge, force bool) erro
 	back := p.back
 	p.back = nil // whatever becomes of the write: what may have been given back must not be given back twice
 	b.mu.Unlock()
-	var block int
-	var end time.Time
-	var next time.Time
-	wrote := false
+	var got block
 	err := b.change(ctx, c.Object, func(l *ledger) bool {
-		now := time.Now()
-		for _, g := range back {
-			l.add(c.Account, g.End, -g.New, -g.Renewal)
-		}
-		l.tidy(c.Limit, now)
-		room := c.room(l.Accounts[c.Account], now)
-		if block = room / blockPart; block < blockMin {
-			block = min(room, 1)
-		}
-		if force {
-			block = max(block, 1)
-		}
-		end, next = c.Limit.slotEnd(now), c.next(l.Accounts[c.Account], now)
-		if block > 0 && c.Renewal {
-			l.add(c.Account, end.UnixMilli(), 0, block)
-		} else if block > 0 {
-			l.add(c.Account, end.UnixMilli(), block, 0)
-		}
-		wrote = block > 0 || len(back) > 0
-		return wrote
+		got = c.take(l, back, force, time.Now())
+		return got.size > 0 || len(back) > 0
 	})
 	if err != nil {
 		return fmt.Errorf("take from the budget %s of %s: %w", c.Budget, c.Subject, err)
@@ -226,23 +199,23 @@ func (b *Purses) fetch(ctx context.Context, p *purse, c Charge, force bool) erro
 	now := time.Now()
 	p.turnOver(now)
 	p.limit = c.Limit
-	if block == 0 {
+	if got.size == 0 {
 		until := now.Add(c.Limit.Slot()) // others may give something back
-		if next.Before(until) {
-			until = next
+		if got.next.Before(until) {
+			until = got.next
 		}
-		p.refused[c.class()] = refusal{c.Limit, until, next}
+		p.refused[c.class()] = refusal{c.Limit, until, got.next}
 		b.wakeUp()
-		return &Error{c.Budget, c.Subject, c.Limit, next, until}
+		return &Error{c.Budget, c.Subject, c.Limit, got.next, until}
 	}
 	p.refused[c.class()] = refusal{}
-	if !p.end.Equal(end) {
+	if !p.end.Equal(got.end) {
 		p.turnOver(p.end) // the limit was changed
 	}
-	if p.end = end; c.Renewal {
-		p.kept += block
+	if p.end = got.end; c.Renewal {
+		p.kept += got.size
 	} else {
-		p.fresh += block
+		p.fresh += got.size
 	}
 	b.wakeUp()
 	return nil
