@@ -160,7 +160,7 @@ type CA struct {
 	// addresses (InternalAddress).
 	Internal bool
 
-	// Unbudgeted takes the CA out of Settings.Budget, all but Failures: it is nobody else's.
+	// Unbudgeted: its orders do not count against Settings.Budget, all but Failures. It is for a CA of one's own, whose limits nobody else feels.
 	Unbudgeted bool
 }
 

@@ -62,6 +62,13 @@
 // A process that another one replaces finishes the orders that run; those that wait, and those that a crash cuts off, the next process finds in storage.
 // (retire.go: Manager.Retire)
 //
+// # Rooms below
+//
+// What can be understood without the rest lies in rooms of its own: who may have a certificate (permission), what a fleet may order in a time (budget), what is remembered
+// for a while (memo), and the internal CA, an issuer like any other (localca).
+//
+// # What is not stored
+//
 // Certificates of names below a wildcard site that the internal CA serves are made when a visitor comes and kept in memory only
 // (see target). Everything else is in storage before it is in use.
 package certs

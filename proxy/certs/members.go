@@ -46,10 +46,10 @@ type members struct {
 
 	mu     sync.Mutex // guards what follows
 	seen   map[string]beatSeen
-	who    []string // that mine is the share of, sorted
-	mine   [indexShards]bool
-	beaten time.Time // when our last beat was sent that came through; zero: none
-	failed bool      // the last one did not
+	who    []string          // the processes that the shards were dealt out to last, sorted
+	mine   [indexShards]bool // what we got of them
+	beaten time.Time         // when our last beat was sent that came through; zero: none
+	failed bool              // the last one did not
 }
 
 // beatSeen is a count and when it was new to us.

@@ -62,10 +62,10 @@ type order struct {
 	name, kind string
 	tenant     string // whose turn it takes, see fairQueue
 
-	number uint64 // by which it came
+	number uint64 // counts orders as they come: among urgent ones, and among renewals, the lowest runs first
 
-	seq uint64  // by which it got its turn, among new names; zero: it has none yet
-	tag float64 // its turn
+	tag float64 // of a new name: the lowest runs first, see fairQueue
+	seq uint64  // counts new names as they get a tag: among equal tags the lowest runs first. Zero: it has no tag yet
 
 	state  orderState
 	cas    []string  // the CAs that may serve it, in order, as of when it was queued
@@ -77,7 +77,7 @@ type order struct {
 	trial  string    // the failing CA for which this order is the trial
 	blame  int       // how often it opened a circuit that another name closed at once
 	err    error     // why it was parked
-	over   []string  // CAs that it may not ask in this run, for lack of a budget
+	over   []string  // CAs whose budget is used up: passed over in this run
 
 	withheld *budget.Error // what it is parked for, if that is a budget
 	round    *round        // what handshakes wait for now

@@ -22,7 +22,7 @@ type rules struct {
 
 	main   keyType // of Settings.Keys
 	second keyType // empty: hosts have one certificate
-	suffix string  // of the names of second certificates
+	suffix string  // of the names of second certificates: "+rsa" or "+ecdsa"
 }
 
 // newRules checks the settings and reads the files they name. Pairs that the rules before had are kept with what they last read.

@@ -11,13 +11,13 @@ import (
 // on-demand names only; what a site lists is its owner's business.
 //
 // Public CAs want a name with at least two labels of letters, digits and hyphens (CA/Browser Forum baseline requirements
-// 7.1.4.2.1). The internal CA also takes single labels and addresses.
-func sane(name string, internal bool) bool {
+// 7.1.4.2.1). A CA of our own (see rules.private) also takes single labels and addresses.
+func sane(name string, private bool) bool {
 	if hostname.IsIP(name) {
-		return internal
+		return private
 	}
 	labels := strings.Split(name, ".")
-	if strings.Contains(name, "_") || len(labels) < 2 && !internal {
+	if strings.Contains(name, "_") || len(labels) < 2 && !private {
 		return false
 	}
 	return !recursive(labels)
