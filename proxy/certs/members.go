@@ -190,7 +190,7 @@ func (x *members) share(file membersFile, sent time.Time) (gained []int) {
 		_, there := file.Beats[id]
 		return !there
 	})
-	lapsed := !x.beaten.IsZero() && sent.Sub(x.beaten) >= x.dead()
+	lapsed := !x.beaten.IsZero() && time.Since(x.beaten) >= x.dead() // as owns has it: what was left to others meanwhile is ours again
 	x.beaten, x.failed = sent, false
 	who := slices.Sorted(maps.Keys(file.Beats))
 	if slices.Equal(who, x.who) && !lapsed {

@@ -86,6 +86,32 @@ func TestMembers_ShareTheShardsAndTakeOverFromTheDead(t *testing.T) {
 	})
 }
 
+func TestMembers_AProcessThatOwnedNothingForAMomentGainsItsShardsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := storagetest.NewFaulty(storage.NewMemory())
+		x := newMembers(store, quiet(), 10*time.Second) // dead after 35 s
+		gained := 0
+		once := func() {
+			if err := x.once(t.Context(), false, func(shards []int) { gained = len(shards) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		once()
+		time.Sleep(34 * time.Second)
+		store.Set(storagetest.Fault{Op: storagetest.PutIf, Latency: 5 * time.Second})
+		go func() {
+			time.Sleep(3 * time.Second)
+			if x.owns(0) {
+				t.Error("others have taken over by now")
+			}
+		}()
+		once()
+		if gained != indexShards || !x.owns(0) {
+			t.Errorf("%d shards gained", gained)
+		}
+	})
+}
+
 func TestMembers_ADamagedListIsWrittenAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := storage.NewMemory()
