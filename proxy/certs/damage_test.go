@@ -12,6 +12,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"gatelodge/storage/storagetest"
 )
 
@@ -182,6 +185,20 @@ func TestManager_ReadErrorsNeverLeadToOrders(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		h.must("listed.example.com")
 		h.wantIssued("", 2)
+	})
+}
+
+func TestPlanner_SaysThatStorageHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t).listing("a.example.com")
+		core, logs := observer.New(zap.WarnLevel)
+		h.log = zap.New(core)
+		h.store.Set(storagetest.Fault{Op: storagetest.Get, Prefix: "certs/", Hang: true})
+		h.open()
+		time.Sleep(2 * storeTimeout)
+		if n := logs.FilterMessageSnippet("stored certificate cannot be read").Len(); n == 0 {
+			t.Error("the log says nothing")
+		}
 	})
 }
 

@@ -426,10 +426,10 @@ func (m *Manager) look(ctx context.Context, name string) {
 		return
 	}
 	if m.unsaved.get(name) == nil && (it.stale || !m.fresh(cert, now)) {
-		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+		reading, cancel := context.WithTimeout(ctx, storeTimeout)
 		defer cancel()
 		var err error
-		if cert, _, err = m.fetch(ctx, name); err != nil {
+		if cert, _, err = m.fetch(reading, name); err != nil {
 			if ctx.Err() == nil {
 				m.log.Warn("stored certificate cannot be read, looking again soon", zap.String("name", name), zap.Error(err))
 			}
