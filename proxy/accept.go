@@ -19,7 +19,11 @@ import (
 func (s *Server) accept(ctx context.Context, l net.Listener, take func(*conn), failed chan<- error) {
 	var pause time.Duration
 	for {
-		nc, err := l.Accept()
+		var nc net.Conn
+		err := errFull
+		if most := s.cfg.Limits.Connections; most <= 0 || s.open.Load() < int64(most) {
+			nc, err = l.Accept()
+		}
 		if err == nil {
 			pause = 0
 			take(s.newConn(nc))
@@ -35,16 +39,23 @@ func (s *Server) accept(ctx context.Context, l net.Listener, take func(*conn), f
 			}
 			return
 		}
-		// Out of descriptors, or a connection that was reset before we took it: both pass.
+		// Out of descriptors, as many connections as there may be, or one that was reset before we took it: all pass. Others wait in the kernel's queue meanwhile.
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		s.log.Warn("accept", zap.Error(err), zap.Stringer("listener", l.Addr()), zap.Duration("pause", pause))
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return
+		case <-s.draining:
+			if errors.Is(err, errFull) { // the listener is closed
+				return
+			}
 		}
 	}
 }
+
+// errFull is why accept waits when there are Limits.Connections.
+var errFull = errors.New("there are as many connections as there may be")
 
 // conn is a client's connection, from accept to close, with what all its requests share.
 type conn struct {
@@ -82,6 +93,7 @@ func (s *Server) newConn(nc net.Conn) *conn {
 		c.peer = a.AddrPort().Addr().Unmap()
 	}
 	s.cfg.Metrics.Connections(1)
+	s.open.Add(1)
 	return c
 }
 
@@ -137,6 +149,9 @@ func (c *conn) Close() error {
 func (c *conn) ended() {
 	if !c.closed.Swap(true) {
 		c.srv.cfg.Metrics.Connections(-1)
+		if c.h3 == nil {
+			c.srv.open.Add(-1)
+		}
 	}
 }
 

@@ -51,6 +51,7 @@ type Config struct {
 
 // Limits bound what a client may take. Zero values mean the defaults of config.example.toml.
 type Limits struct {
+	Connections        int           // that are open at one time, QUIC's apart; further ones wait until one of them ends. Zero means no limit
 	ProxyHeaderTimeout time.Duration // accept to the end of a PROXY protocol header; zero means 5 s
 	HandshakeTimeout   time.Duration // from there to Finished, without CertificateWait; zero means 10 s
 	CertificateWait    time.Duration // what GetCertificate may take; zero means 30 s

@@ -40,6 +40,7 @@ type Server struct {
 	leaveOnce           sync.Once
 	cutting             atomic.Bool // closeNow has begun: it is us who end what ends now
 
+	open                 atomic.Int64 // accepted connections that are not closed, without those of QUIC
 	handshakeRate        clientRate
 	handshakes, requests tracker
 	tunnels              tunnels // upgraded connections

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
 	"reflect"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -386,6 +388,7 @@ func addresses(lns []net.Listener) []string {
 func limitsOf(cfg *config.Config) proxy.Limits {
 	l := cfg.Listen.Limits
 	return proxy.Limits{
+		Connections:      mostConnections(),
 		HandshakeTimeout: l.HandshakeTimeout,
 		CertificateWait:  max(5*time.Minute, cfg.OnDemand.MaxWait+5*time.Second), // certs gives up sooner, by a max_wait that reloads change
 		HeaderTimeout:    l.HeaderTimeout,
@@ -394,4 +397,14 @@ func limitsOf(cfg *config.Config) proxy.Limits {
 		HeaderBytes:      int(l.HeaderBytes),
 		BodyBytes:        int64(l.BodyBytes),
 	}
+}
+
+// mostConnections leaves a quarter of the process's descriptors to what clients cannot take: upstreams, storage, CAs, `ask`. However many
+// clients come, those who are in are served.
+func mostConnections() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	return int(min(limit.Cur/4*3, math.MaxInt32))
 }
