@@ -154,6 +154,10 @@ func (m *Manager) denied(ctx context.Context, r *rules, it planItem, g *farewell
 }
 
 // failsTooLong reports whether every attempt has failed at validation for as long as the settings allow, and nobody has come meanwhile.
+//
+// That is how we know that a name resolves elsewhere, and not by looking it up: behind balancers and networks that deliver content we do not know at which addresses we are
+// reached, the same name may lead elsewhere from here than from the Internet, and a certificate must not end because this server cannot reach its own public address. What a
+// CA sees from outside for weeks, and visitors who stay away, cannot be such an error. It costs the few orders that back-off lets through; see Config.View for what we saw ourselves.
 func (m *Manager) failsTooLong(r *rules, it planItem, now time.Time) bool {
 	rec := m.failures.remembered(it.name)
 	if r.Abandon.Away <= 0 || rec == nil || rec.Scope != ScopeName || now.Sub(rec.First) < r.Abandon.Away {
