@@ -175,9 +175,29 @@ func (r *indexLine) word() string {
 	return word
 }
 
+// number reads what strconv.AppendInt writes in base 36: a shard of a million names has two hundred thousand of them.
 func (r *indexLine) number() int64 {
-	n, err := strconv.ParseInt(r.word(), 36, 64)
-	r.bad = r.bad || err != nil || n < -maxUnix || n > maxUnix
+	n, at, negative := int64(0), 0, strings.HasPrefix(r.rest, "-")
+	if negative {
+		at = 1
+	}
+	first := at
+	for ; at < len(r.rest) && r.rest[at] != ' ' && n <= maxUnix; at++ {
+		digit := int64(r.rest[at] - '0')
+		if c := r.rest[at]; c >= 'a' && c <= 'z' {
+			digit = int64(c-'a') + 10
+		} else if c < '0' || c > '9' {
+			r.bad = true
+		}
+		n = 36*n + digit
+	}
+	r.bad = r.bad || at == first || n > maxUnix
+	if r.rest = r.rest[at:]; r.rest != "" {
+		r.rest = r.rest[1:]
+	}
+	if negative {
+		return -n
+	}
 	return n
 }
 

@@ -66,6 +66,8 @@ type simWorld struct {
 	joined   int
 	accident time.Time // the last one
 
+	yesterday simCosts // see daily
+
 	mu       sync.Mutex      // guards what follows, the CA and what is in names
 	ends     map[int][]int32 // names by the hour in which a certificate of theirs ends
 	looked   int             // the next of these hours
@@ -229,6 +231,7 @@ func simulate(t *testing.T, seed string, plan simPlan) {
 				w.visit(step, i)
 			}
 			w.check(step)
+			w.daily(time.Now())
 		}
 		for _, n := range w.running {
 			n.wake()
@@ -327,6 +330,30 @@ func (w *simWorld) visit(step, i int) {
 	began := time.Now()
 	cert, err := node.m.GetCertificate(&tls.ClientHelloInfo{ServerName: n.name})
 	w.served(node, n, cert, err, time.Since(began))
+}
+
+// simCosts are what was counted until some moment.
+type simCosts struct {
+	orders, polls int
+	calls         [simKinds]int64
+}
+
+// daily says what the day has cost that is over, of a world that takes so long that somebody waits.
+func (w *simWorld) daily(now time.Time) {
+	if w.simPlan.names < 200_000 || now.Sub(w.begin)%(24*time.Hour) >= w.step {
+		return
+	}
+	w.mu.Lock()
+	is, was := simCosts{orders: w.ca.orders, polls: w.ca.polls}, w.yesterday
+	worst, mean := w.ca.worst(w.begin, now)
+	w.mu.Unlock()
+	for kind := range is.calls {
+		is.calls[kind] = w.store.calls[kind].Load()
+	}
+	w.yesterday = is
+	calls := func(kind int) int64 { return is.calls[kind] - was.calls[kind] }
+	w.t.Logf("day %.2f: %d orders, %d questions; storage: %d index, %d beats, %d certificates, %d leases, %d others; busiest hour so far %d, mean %.1f", now.Sub(w.begin).Hours()/24,
+		is.orders-was.orders, is.polls-was.polls, calls(simIndex), calls(simBeats), calls(simCerts), calls(simLeases), calls(simOther), worst, mean)
 }
 
 // report says what the run cost, or what did not hold.
