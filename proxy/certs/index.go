@@ -17,7 +17,7 @@ const (
 	indexBatch  = 200 * time.Millisecond // new names are collected for so long before they are written
 	indexRetry  = 10 * time.Second       // after trouble with storage
 	indexEach   = 2 * time.Second        // other changes are collected for so long for each name there is,
-	indexSeldom = 4 * time.Hour          // and for that long at most
+	indexSeldom = 6 * time.Hour          // and for that long at most
 	indexReread = 8 * time.Hour          // for what other processes did
 	indexHands  = 8                      // shards read or written together
 )
