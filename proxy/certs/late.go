@@ -4,6 +4,9 @@ import "time"
 
 // This file finds the certificates that are late without looking at all of them each time: there may be a million, and the planner is locked meanwhile.
 
+// lateSeldom is how long a look at all certificates may be put off, if they live for months.
+const lateSeldom = 24 * time.Hour
+
 // lateBounds say when a certificate is late. They are settings.
 type lateBounds struct {
 	ratio float64 // Settings.RenewAt
@@ -48,13 +51,18 @@ func (p *planner) eachLate(now time.Time, bounds lateBounds, f func(*packedItem)
 	}
 	if bounds != p.late.bounds || now.Unix() >= p.late.next {
 		p.late = lateness{bounds: bounds, next: maxUnix}
+		pause := lateSeldom
 		p.items.each(func(_ itemID, it *packedItem) {
 			if late(it) {
 				p.late.known = append(p.late.known, it.name())
 			} else {
 				p.lateLocked(it)
 			}
+			if it.ends != 0 {
+				pause = min(pause, scale(it.life(), lateBy/8))
+			}
 		})
+		p.late.next = max(p.late.next, now.Add(pause).Unix()) // where one after the other fails, none need be told of to the hour
 	}
 	for _, name := range p.late.known {
 		if _, it := p.knownLocked(name); it != nil && late(it) {

@@ -55,10 +55,13 @@ type question struct {
 // informShard asks about the names of one shard of the index, if it is ours and nobody else has said that he asks.
 func (m *Manager) informShard(ctx context.Context, shard int, names []string) {
 	now := time.Now()
-	if !m.members.owns(shard) || !m.anyQuestion(names) {
+	if !m.members.owns(shard) {
 		return
 	}
 	if !m.index.asks(shard, now) {
+		if !m.anyQuestion(names) {
+			return
+		}
 		others, err := m.syncShard(ctx, shard, true)
 		if err != nil && ctx.Err() == nil {
 			m.log.Warn("index cannot be used, renewal information is asked for later", zap.Int("shard", shard), zap.Error(err))
