@@ -148,6 +148,7 @@ func (c *simIssuer) reject(n *simName) {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
 	n.failed = now
+	n.row++
 	if !c.w.shaken(now.Add(-c.w.failures.Per), now) { // else what they were remembered by may be lost
 		c.w.within(&n.failures, now, c.w.failures, "failures of "+n.name)
 	}
@@ -248,7 +249,7 @@ func (c *simIssuer) sign(n *simName, r *Request, request uint64) ([]byte, error)
 		if n.leaf != nil {
 			leaf.nth = n.leaf.nth + 1
 		}
-		n.leaf, n.before, n.request = leaf, n.leaf, request
+		n.leaf, n.before, n.request, n.row = leaf, n.leaf, request, 0
 		c.w.expectsLocked(n)
 	}
 	return c.mint.certificate(csr.DNSNames[0], simSerial(n.number, n.leaf.nth), csr.RawSubjectPublicKeyInfo, n.leaf.begins, n.leaf.ends), nil

@@ -40,8 +40,11 @@ func (w *simWorld) allowed(c *simIssuer, n *simName, old *simLeaf, now time.Time
 	if n.open != nil && n.open != c.node && !n.open.stood(now) {
 		w.violated("two processes order for %s", n.name)
 	}
-	if now.Sub(n.failed) < time.Minute && !w.shaken(n.failed, now) {
-		w.violated("an order for %s, %s after it failed", n.name, now.Sub(n.failed))
+	if pause := []time.Duration{0, time.Minute, 10 * time.Minute, urgentEvery / 6}[min(n.row, 3)]; now.Sub(n.failed) < pause && !w.shaken(n.failed, now) {
+		w.violated("an order for %s, %s after it failed %d times in a row", n.name, now.Sub(n.failed), n.row)
+	}
+	if n.leaf != nil && !n.leaf.stored && now.Sub(n.leaf.begins) < pendingLife-24*time.Hour && w.calm(n.leaf.begins, now) {
+		w.violated("another order for %s, which has been issued a certificate that nobody has fetched", n.name)
 	}
 	for _, h := range []simHold{n.held, c.node.held, c.node.domains[n.customer()]} {
 		if now.Before(h.until) && now.Sub(h.told) > time.Minute && !w.shaken(h.told, now) { // orders were under way when it was told
@@ -265,7 +268,7 @@ func (w *simWorld) finally() {
 	defer w.mu.Unlock()
 	for _, n := range w.names {
 		// An answer that got lost at the end is fetched by the next process: the CA knows the request. One for a name that only a visitor brings back may be lost.
-		if n.leaf != nil && !n.leaf.stored && time.Since(n.leaf.begins) > 25*time.Hour && w.unwanted(n, time.Now()) == "" && (n.number < w.listed() || n.stored()) {
+		if n.leaf != nil && !n.leaf.stored && time.Since(n.leaf.begins) > 25*time.Hour && n.row == 0 && w.unwanted(n, time.Now()) == "" && (n.number < w.listed() || n.stored()) {
 			w.violated("the certificate of %s was issued and is not stored", n.name)
 		}
 	}
