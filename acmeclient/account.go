@@ -182,7 +182,7 @@ func (c *Client) loadAccount(ctx context.Context) (*account, storage.Version, er
 		return nil, "", nil
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("read the account at %s: %w", c.cfg.Name, err)
+		return nil, "", ofStore(fmt.Errorf("read the account at %s: %w", c.cfg.Name, err))
 	}
 	acct := &account{}
 	if err := json.Unmarshal(data, &acct.accountRecord); err != nil {
@@ -198,7 +198,7 @@ func (c *Client) loadAccount(ctx context.Context) (*account, storage.Version, er
 func (c *Client) underLease(ctx context.Context, work func(context.Context) (*account, error)) (*account, error) {
 	lease, err := c.cfg.Store.Lease(ctx, c.accountName())
 	if err != nil {
-		return nil, fmt.Errorf("get the lease for the account at %s: %w", c.cfg.Name, err)
+		return nil, ofStore(fmt.Errorf("get the lease for the account at %s: %w", c.cfg.Name, err))
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(lease.Context(), func() { cancel(context.Cause(lease.Context())) })
@@ -355,7 +355,7 @@ func (c *Client) storeAccount(ctx context.Context, acct *account, version storag
 	}
 	next, err := c.cfg.Store.PutIf(ctx, c.accountName(), data, version)
 	if err != nil {
-		return "", fmt.Errorf("store the account at %s: %w", c.cfg.Name, err)
+		return "", ofStore(fmt.Errorf("store the account at %s: %w", c.cfg.Name, err))
 	}
 	return next, nil
 }

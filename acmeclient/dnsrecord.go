@@ -56,14 +56,14 @@ func (s *DNSSolver) present(ctx context.Context, p *dnsPlace, name, token, keyAu
 	_, _, err := s.store.Get(ctx, rec.object())
 	again := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("look for the DNS record of an earlier attempt: %w", err)
+		return nil, ofStore(fmt.Errorf("look for the DNS record of an earlier attempt: %w", err))
 	}
 	data, err := json.Marshal(rec)
 	if err != nil {
 		return nil, fmt.Errorf("encode the DNS record: %w", err)
 	}
 	if _, err := s.store.Put(ctx, rec.object(), data); err != nil {
-		return nil, fmt.Errorf("store the DNS record for %s: %w", name, err)
+		return nil, ofStore(fmt.Errorf("store the DNS record for %s: %w", name, err))
 	}
 	if again && s.everywhere(ctx, rec, p.zone) {
 		return rec, nil

@@ -673,7 +673,7 @@ func TestObtain_StoreFailsInEachPhase(t *testing.T) {
 			if tt.works != (err == nil) {
 				t.Errorf("with the fault: %v", err)
 			}
-			if err != nil && !errors.Is(err, storagetest.ErrInjected) {
+			if _, ours := errors.AsType[*StoreError](err); err != nil && (!ours || !errors.Is(err, storagetest.ErrInjected)) {
 				t.Errorf("error is %v", err)
 			}
 			store.Set()

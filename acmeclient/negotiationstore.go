@@ -41,7 +41,7 @@ func (g *negotiator) readOnce(ctx context.Context) (negotiation, storage.Version
 	case errors.Is(err, fs.ErrNotExist):
 		return n.about(g.directory, g.directoryV1), "", nil
 	case err != nil:
-		return n, "", fmt.Errorf("read what was negotiated with %s: %w", g.ca, err)
+		return n, "", ofStore(fmt.Errorf("read what was negotiated with %s: %w", g.ca, err))
 	}
 	if err := json.Unmarshal(data, &n); err != nil {
 		return negotiation{}, version, storage.NewCorruptError(g.object(), data, fmt.Errorf("it is no negotiation: %w", err))
@@ -61,7 +61,7 @@ func (g *negotiator) replaceDamaged(ctx context.Context, damage error) error {
 		return fmt.Errorf("encode the negotiation: %w", err)
 	}
 	if _, err := g.store.PutIf(ctx, g.object(), data, ""); err != nil && !errors.Is(err, storage.ErrConflict) { // a conflict: another node was faster
-		return fmt.Errorf("store what is assumed of %s: %w", g.ca, err)
+		return ofStore(fmt.Errorf("store what is assumed of %s: %w", g.ca, err))
 	}
 	return nil
 }
@@ -140,7 +140,7 @@ func (g *negotiator) change(ctx context.Context, decide func(negotiation) negoti
 			break
 		}
 	}
-	return before, after, fmt.Errorf("store what was negotiated with %s: %w", g.ca, err)
+	return before, after, ofStore(fmt.Errorf("store what was negotiated with %s: %w", g.ca, err))
 }
 
 // sameNegotiation reports whether b says nothing new: that v2 was seen once more is no news for a day, nor is trouble in other words.

@@ -80,7 +80,7 @@ func (b *orderBook) load(ctx context.Context, name string) (*orderRecord, error)
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the order in progress: %w", err)
+		return nil, ofStore(fmt.Errorf("read the order in progress: %w", err))
 	}
 	if err := json.Unmarshal(data, &record); err != nil {
 		b.log.Warn("the stored order is damaged; a new one is placed", zap.String("object", name), zap.Error(err))
@@ -105,7 +105,7 @@ func (b *orderBook) save(ctx context.Context, name string, r orderRecord) error 
 	if len(b.unsaved) < maxUnsaved {
 		b.unsaved[name] = r
 	}
-	return fmt.Errorf("store the order in progress: %w", err)
+	return ofStore(fmt.Errorf("store the order in progress: %w", err))
 }
 
 // keepCertificate notes where the certificate will be, for a protocol without orders. It is best effort: without it, a successor asks for another certificate.

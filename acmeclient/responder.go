@@ -83,7 +83,7 @@ func (r *Responder) publish(ctx context.Context, p *published) error {
 		return fmt.Errorf("encode the challenge: %w", err)
 	}
 	if _, err := r.store.Put(ctx, p.object, data); err != nil {
-		return fmt.Errorf("store the challenge for %s: %w", p.record.Identifier, err)
+		return ofStore(fmt.Errorf("store the challenge for %s: %w", p.record.Identifier, err))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -21,8 +21,18 @@ var (
 	_ certs.KeyFailure       = acmeFailure{}
 )
 
-// explained returns err as an acmeFailure if the CA, or what we remember of it, is behind it.
+// storeFailure is that of our own storage, met on the way to the CA or back.
+type storeFailure struct{ error }
+
+func (f storeFailure) Unwrap() error      { return f.error }
+func (f storeFailure) Scope() string      { return certs.ScopeStorage }
+func (f storeFailure) RetryAt() time.Time { return time.Time{} }
+
+// explained returns err as an acmeFailure if the CA, or what we remember of it, is behind it, and as a storeFailure if our storage is.
 func explained(err error) error {
+	if _, ok := errors.AsType[*acmeclient.StoreError](err); ok {
+		return storeFailure{err}
+	}
 	if p, ok := errors.AsType[*acmeclient.Problem](err); ok {
 		return acmeFailure{err, p}
 	}

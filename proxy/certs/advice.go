@@ -6,11 +6,8 @@ import (
 	"time"
 )
 
-// Scopes of a FailureStatus beside those of a Failure: what went wrong is ours, and no CA was asked, or it did what it should.
-const (
-	ScopeStorage       = "storage"
-	ScopeConfiguration = "configuration"
-)
+// ScopeConfiguration is a scope of a FailureStatus beside those of a Failure: no CA is there to be asked.
+const ScopeConfiguration = "configuration"
 
 // Errors that a person has to deal with, and that no issuer explains.
 var (

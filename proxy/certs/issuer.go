@@ -61,6 +61,7 @@ const (
 	ScopeAccount = "account"           // all names that this account orders
 	ScopeAddress = "address"           // all requests from this network address
 	ScopeCA      = "ca"                // the CA itself: network, 5xx, hang, not configured; never held against a name
+	ScopeStorage = "storage"           // our own storage, which the Issuer uses too: held against nobody
 )
 
 // A Failure is an error of Issue that says whom it concerns and when to try again. An error that is no Failure has ScopeCA: what we do not

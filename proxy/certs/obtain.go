@@ -31,7 +31,7 @@ func (e *storageError) Unwrap() error { return e.err }
 
 func isStorage(err error) bool {
 	_, ok := errors.AsType[*storageError](err)
-	return ok
+	return ok || err != nil && scopeOf(err) == ScopeStorage
 }
 
 // attempt is one run of an order.

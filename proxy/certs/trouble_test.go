@@ -284,6 +284,24 @@ func TestManager_ReloadThatMendsACATriesItAtOnce(t *testing.T) {
 	})
 }
 
+func TestManager_StorageThatAnIssuerMissesIsHeldAgainstNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		e := h.listen()
+		h.open()
+		h.ca.failWith(&fakeFailure{scope: ScopeStorage})
+		for i := range 5 {
+			h.refuse(fmt.Sprintf("www.customer%d.com", i))
+		}
+		if got := e.of(EventCADown); len(got) != 0 {
+			t.Errorf("%+v", got)
+		}
+		h.ca.failWith(nil)
+		h.must("other.com") // no circuit is open, nobody waits for a trial
+		h.must("www.customer1.com")
+	})
+}
+
 func TestManager_OneBadNameCannotKeepACircuitOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
