@@ -72,6 +72,7 @@ func (w *simWorld) entry(n *simName) indexEntry {
 		asked = leaf.begins.Add(time.Hour)
 	}
 	w.inform(n, leaf, asked)
+	leaf.told = w.begin // nobody was there to heed it before
 	said := suggestion{}.hear(it, RenewalInfo{Window: leaf.window, NextCheck: leaf.next}, asked)
 	return indexEntry{
 		CA: w.ca.name, NotAfter: leaf.ends, RenewAt: renewAt(leaf.begins, leaf.ends, defaultRenewAt, fraction(n.name, hex.EncodeToString(serial))).Truncate(time.Second),
