@@ -101,12 +101,13 @@ func (m *Manager) obey() {
 	}
 }
 
-// carryOut works on the revocation in the background, until it is done. It returns nil if the Manager does not run.
-func (m *Manager) carryOut(leaf leafSum) *revoker {
-	w, fresh := m.revocations.worker(leaf)
-	if !fresh {
-		return w
+// carryOut works on the revocation in the background, until it is done. It reports whether the Manager runs.
+func (m *Manager) carryOut(leaf leafSum) (errand, bool) {
+	e := m.revocations.worker(leaf)
+	if !e.first {
+		return e, true
 	}
+	w := e.revoker
 	run := func(ctx context.Context) {
 		for pause := revokeFirst; ; pause = min(2*pause, revokeLast) {
 			done, err := m.attemptRevocation(ctx, leaf)
@@ -128,9 +129,9 @@ func (m *Manager) carryOut(leaf leafSum) *revoker {
 	}
 	if !m.goWork(run) {
 		m.revocations.ended(leaf, w, errClosed, true)
-		return nil
+		return e, false
 	}
-	return w
+	return e, true
 }
 
 // rest waits until the next attempt: for the pause, or until somebody asks for one, but not before the CA's own word. It reports whether ctx still lives.

@@ -70,6 +70,7 @@ type revoker struct {
 	again chan struct{} // has room for one: somebody asks for another attempt now
 	tried chan struct{} // closed when the present attempt, or the next one, has ended
 	err   error         // how the last attempt ended
+	next  time.Time     // by the CA's word there is no other one before; zero if it gave none
 }
 
 func newRevocations(store storage.Store, log *zap.Logger) *revocations {
@@ -216,23 +217,31 @@ func (l *revocations) update(ctx context.Context, leaf leafSum, f func(*revocati
 	})
 }
 
-// worker returns who works on the revocation here, and whether that is somebody new.
-func (l *revocations) worker(leaf leafSum) (*revoker, bool) {
+// errand is a revocation that somebody here works on.
+type errand struct {
+	*revoker
+	first bool            // the worker is new, and this its first attempt
+	tried <-chan struct{} // closed when the attempt has ended that was under way, or was the next, when the errand began
+}
+
+// worker returns who works on the revocation here.
+func (l *revocations) worker(leaf leafSum) errand {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if w := l.workers[leaf]; w != nil {
-		return w, false
+	w := l.workers[leaf]
+	if w != nil {
+		return errand{w, false, w.tried}
 	}
-	w := &revoker{again: make(chan struct{}, 1), tried: make(chan struct{})}
+	w = &revoker{again: make(chan struct{}, 1), tried: make(chan struct{})}
 	l.workers[leaf] = w
-	return w, true
+	return errand{w, true, w.tried}
 }
 
 // ended notes how an attempt of the worker ended, and whether it was the last.
 func (l *revocations) ended(leaf leafSum, w *revoker, err error, last bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	w.err = err
+	w.err, w.next = err, capped(time.Now(), retryOf(err))
 	select {
 	case <-w.again: // asked for while this attempt was under way
 	default:
@@ -245,25 +254,28 @@ func (l *revocations) ended(leaf leafSum, w *revoker, err error, last bool) {
 	}
 }
 
-// await asks for an attempt now, unless one is under way, and waits for its end.
-func (l *revocations) await(ctx context.Context, w *revoker) error {
-	l.mu.Lock()
-	tried := w.tried
-	select {
-	case w.again <- struct{}{}:
-	default:
-	}
-	l.mu.Unlock()
-	if tried != nil {
-		select {
-		case <-tried:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+// await waits for the end of the errand's attempt, and asks for it now unless it is under way. Where the CA allows none yet, it returns how the last one ended.
+func (l *revocations) await(ctx context.Context, e errand) error {
+	if !e.first {
+		l.mu.Lock()
+		err, next := e.err, e.next
+		l.mu.Unlock()
+		if err != nil && time.Now().Before(next) {
+			return err
 		}
+		select {
+		case e.again <- struct{}{}:
+		default:
+		}
+	}
+	select {
+	case <-e.tried:
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return w.err
+	return e.err
 }
 
 // problem is how the last attempt of this process ended.

@@ -70,15 +70,16 @@ func (m *Manager) withdraw(ctx context.Context, name string, reason int, comprom
 		return err
 	}
 	m.obey()
-	workers := make([]*revoker, len(list))
+	errands := make([]errand, len(list))
 	for i, r := range list {
-		if workers[i] = m.carryOut(r.leaf); workers[i] == nil {
+		var runs bool
+		if errands[i], runs = m.carryOut(r.leaf); !runs {
 			return fmt.Errorf("revoke %s: %w, after the next start: %w", name, ErrUnderWay, errClosed)
 		}
 	}
 	var errs []error
-	for i, w := range workers {
-		switch err := m.revocations.await(ctx, w); {
+	for i, e := range errands {
+		switch err := m.revocations.await(ctx, e); {
 		case errors.Is(err, ErrCannotRevoke):
 			errs = append(errs, fmt.Errorf("the certificate of %s is replaced and its key is blocked, but: %w", list[i].Name, err))
 		case err != nil:

@@ -246,6 +246,7 @@ func TestRevoke_AClockThatIsSetBackDoesNotKeepTheListFromBeingRead(t *testing.T)
 		h, _ := newRevoking(t)
 		h.open()
 		h.must("a.example.com")
+		synctest.Wait() // the reading at the start
 		h.m.revocations.readAt.Store(time.Now().Add(24 * time.Hour).UnixNano())
 		before := h.store.Count(storagetest.Get, revocationsObject)
 		h.must("a.example.com")

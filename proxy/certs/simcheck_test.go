@@ -112,7 +112,7 @@ func (w *simWorld) kept(n *simName, old *simLeaf, now time.Time) bool {
 			return true
 		}
 	}
-	return w.accident.After(from)
+	return w.accident.get().After(from)
 }
 
 // hinders notes that something keeps the name from being renewed for so long.

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,7 +67,7 @@ type simWorld struct {
 
 	running  []*simNode
 	joined   int
-	accident time.Time // the last one
+	accident simTime // the last one
 
 	yesterday simCosts // see daily
 
@@ -106,8 +107,8 @@ type simNode struct {
 	shared *storage.Shared
 	m      *Manager
 	began  time.Time
-	woke   time.Time // the end of the last time that it stood still
-	still  bool
+	woke   simTime // the end of the last time that it stood still
+	still  atomic.Bool
 
 	held    simHold         // of the account
 	domains map[int]simHold // of registered domains
@@ -137,9 +138,22 @@ func (w *simWorld) siblings(n *simName) []*simName {
 // listed is how many names, the first ones, a site lists.
 func (w *simWorld) listed() int { return min(w.simPlan.names/2, simListed) }
 
+// simTime is a time that goroutines of the processes read while the world sets it.
+type simTime struct{ nanos atomic.Int64 }
+
+func (t *simTime) set(at time.Time) { t.nanos.Store(at.UnixNano()) }
+
+// get returns the zero time if none was set.
+func (t *simTime) get() time.Time {
+	if n := t.nanos.Load(); n != 0 {
+		return time.Unix(0, n)
+	}
+	return time.Time{}
+}
+
 // stood reports whether the process stands still, did so a moment ago, or is dead: what it sends is out of date, and it cannot know.
 func (n *simNode) stood(now time.Time) bool {
-	return n.wire.dead.Load() || n.still || now.Sub(n.woke) < 5*time.Minute
+	return n.wire.dead.Load() || n.still.Load() || now.Sub(n.woke.get()) < 5*time.Minute
 }
 
 // modern reports whether the CA speaks the new protocol by now.
@@ -170,7 +184,7 @@ func (w *simWorld) life(n *simName) time.Duration { return w.lives[n.number%len(
 
 // shaken reports whether a process has died or stood still since then: what it had heard may be lost.
 func (w *simWorld) shaken(since, now time.Time) bool {
-	return w.accident.After(since.Add(-time.Hour)) || w.dice.weather("store", w.begin, since) > 0 || w.dice.weather("store", w.begin, now) > 0
+	return w.accident.get().After(since.Add(-time.Hour)) || w.dice.weather("store", w.begin, since) > 0 || w.dice.weather("store", w.begin, now) > 0
 }
 
 // calm reports whether storage did what it was asked, from the day of one time to that of the other.
@@ -289,7 +303,8 @@ func (w *simWorld) join() {
 func (n *simNode) wake() {
 	if p := n.wire.pause.Swap(nil); p != nil {
 		close(*p)
-		n.still, n.woke = false, time.Now()
+		n.woke.set(time.Now())
+		n.still.Store(false)
 	}
 }
 
@@ -303,13 +318,13 @@ func (w *simWorld) mishaps(step int) {
 	perDay := float64(w.step) / float64(24*time.Hour)
 	for i := len(w.running) - 1; i >= 0; i-- {
 		n, now := w.running[i], time.Now()
-		if n.still {
+		if n.still.Load() {
 			n.wake()
 			continue
 		}
 		switch x := w.dice.fixed("mishap", strconv.Itoa(step), strconv.Itoa(i)) / perDay; {
 		case x < 0.03: // kill -9, and a restart by its supervisor
-			w.accident = now
+			w.accident.set(now)
 			n.wire.dead.Store(true)
 			n.end()
 			w.running = append(w.running[:i], w.running[i+1:]...)
@@ -319,9 +334,9 @@ func (w *simWorld) mishaps(step int) {
 			w.running = append(w.running[:i], w.running[i+1:]...)
 			w.join()
 		case x < 0.10:
-			w.accident = now
+			w.accident.set(now)
 			still := make(chan struct{})
-			n.still = true
+			n.still.Store(true)
 			n.wire.pause.Store(&still)
 		case x < 0.12 && len(w.running) < 2*w.nodes:
 			w.join()
@@ -337,7 +352,7 @@ func (w *simWorld) visit(step, i int) {
 	u := w.dice.fixed("visitor", strconv.Itoa(step), strconv.Itoa(i))
 	n := w.names[int(math.Pow(float64(len(w.names)+1), u))-1]
 	node := w.running[int(w.dice.fixed("node", strconv.Itoa(step), strconv.Itoa(i))*float64(len(w.running)))]
-	if how, at := w.leaves(n); node.still || how == "idle" && time.Now().After(at) {
+	if how, at := w.leaves(n); node.still.Load() || how == "idle" && time.Now().After(at) {
 		return
 	}
 	began := time.Now()
