@@ -153,14 +153,15 @@ func (p *program) newSettings(cfg *config.Config, cas []certs.CA) (*settings, er
 	if from.permission, err = p.permissionFor(cfg.OnDemand); err != nil {
 		return nil, err
 	}
-	if from.trace, err = newTrace(p.traces, cfg.Trace.Sample); err != nil {
-		return nil, err
-	}
 	if p.settings != nil {
 		from.pools, from.policies = p.settings.pools, p.settings.policies
 	}
-	s, err := newSettings(cfg, from)
+	var s *settings
+	if from.trace, err = newTrace(p.traces, cfg.Trace.Sample); err == nil {
+		s, err = newSettings(cfg, from)
+	}
 	if err != nil {
+		closePermission(from.permission, p.gate())
 		return nil, err
 	}
 	if len(p.https.Listeners) > 0 {
@@ -186,9 +187,23 @@ func (p *program) permissionFor(cfg config.OnDemand) (certs.Permission, error) {
 
 // closePermission ends what a gate that is not keep does in the background.
 func closePermission(p, keep certs.Permission) {
-	if ask, ok := p.(*permission.Ask); ok && p != keep {
-		ask.Close()
+	if gate, ok := p.(interface{ Close() }); ok && p != keep {
+		gate.Close()
 	}
+}
+
+// gate is the one in force; nil before there is one.
+func (p *program) gate() certs.Permission {
+	if p.settings == nil {
+		return nil
+	}
+	return p.settings.certs.Permission
+}
+
+// drop closes what settings have that do not come into force.
+func (p *program) drop(s *settings) {
+	s.pools.closeBut(p.settings.pools)
+	closePermission(s.certs.Permission, p.gate())
 }
 
 // run serves until ctx ends, then drains. Every goroutine of the program has ended when it returns.
@@ -278,12 +293,13 @@ func (p *program) reload() error {
 		return err
 	}
 	if err := p.certs.Apply(s.certs); err != nil {
-		s.pools.closeBut(p.settings.pools)
+		p.drop(s)
 		return err
 	}
 	if err := p.proxy.Apply(s.proxy); err != nil {
-		s.pools.closeBut(p.settings.pools)
-		return errors.Join(err, p.certs.Apply(p.settings.certs))
+		err = errors.Join(err, p.certs.Apply(p.settings.certs))
+		p.drop(s)
+		return err
 	}
 	p.issuers.commit(issuers)
 	old := p.settings

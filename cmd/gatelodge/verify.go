@@ -53,8 +53,10 @@ func verifyFiles(cfg *config.Config) error {
 		}
 	}
 	if cfg.OnDemand.NamesFile != "" {
-		if _, err := permission.NewNamesFile(cfg.OnDemand.NamesFile, zap.NewNop()); err != nil {
+		if names, err := permission.NewNamesFile(cfg.OnDemand.NamesFile, zap.NewNop()); err != nil {
 			errs = append(errs, err)
+		} else {
+			names.Close()
 		}
 	}
 	return errors.Join(errs...)

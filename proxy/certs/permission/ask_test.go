@@ -1,6 +1,7 @@
 package permission
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -166,8 +168,9 @@ func TestNamesFile_ReadsAndReadsAgain(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	names.Close() // the test looks itself
 	again := func(name string) bool {
-		names.next.Store(0)
+		names.refresh()
 		allowed, _ := names.Known(name)
 		return allowed
 	}
@@ -186,6 +189,49 @@ func TestNamesFile_ReadsAndReadsAgain(t *testing.T) {
 	write("third.example.com\n")
 	if !again("third.example.com") || again("new.example.com") {
 		t.Error("not read again after it was mended")
+	}
+}
+
+func TestNamesFile_SeesAChangeByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "names.txt")
+		if err := os.WriteFile(path, []byte("first.example\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		names, err := NewNamesFile(path, zap.NewNop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer names.Close()
+		if err := os.WriteFile(path, []byte("second.example\nfirst.example\nsecond.example\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(namesEvery)
+		synctest.Wait()
+		if allowed, _ := names.Known("second.example"); !allowed || names.names.Load().size() != 2 {
+			t.Errorf("allowed %v, %d names", allowed, names.names.Load().size())
+		}
+	})
+}
+
+// A name takes its text and 8 bytes, so that a list of millions is no burden.
+func TestParseNames_TakesLittle(t *testing.T) {
+	const n, text = 10000, len("www.customer00000.example")
+	var data bytes.Buffer
+	for i := range n {
+		fmt.Fprintf(&data, "www.customer%05d.example\n", i)
+	}
+	list, err := parseNames(data.Bytes())
+	if err != nil || list.size() != n {
+		t.Fatalf("%d names, %v", list.size(), err)
+	}
+	if got := cap(list.exact.text) + 8*cap(list.exact.at); got > n*(text+8)*3/2 {
+		t.Errorf("%d bytes a name", got/n)
+	}
+	for i := range n {
+		if name := fmt.Sprintf("www.customer%05d.example", i); !list.has(name) || list.has("x"+name) {
+			t.Fatalf("%s: %v", name, list.has(name))
+		}
 	}
 }
 
