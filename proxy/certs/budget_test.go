@@ -290,6 +290,37 @@ func TestManager_ATenantsNamesCountTogetherWhateverTheirDomains(t *testing.T) {
 	})
 }
 
+func TestManager_ANewNameThatWaitsForTheBudgetOfItsTenantGoesOnWithoutAVisitorIfItIsStillAllowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		denied := false
+		gate := &gate{allow: func(name string) error {
+			if denied && name == "d.example.com" {
+				return permission.ErrDenied
+			}
+			return nil
+		}}
+		h.set.Permission = gate
+		h.set.Budget = Budget{Domain: Limit{Count: 2, Per: time.Hour}}
+		h.open()
+		h.must("a.example.com")
+		h.must("b.example.com")
+		for _, name := range []string{"c.example.com", "d.example.com"} {
+			h.refuse(name)
+			if s, err := h.m.Status(t.Context(), name); err != nil || s.State != StateWithheld || s.Budget != "per_registered_domain" {
+				t.Errorf("%+v, %v", s, err)
+			}
+		}
+		denied = true
+		time.Sleep(3 * time.Hour)
+		h.wantIssued("c.example.com", 1)
+		h.wantIssued("d.example.com", 0)
+		if h.m.planner.knows("d.example.com") {
+			t.Error("a name that was denied meanwhile is kept")
+		}
+	})
+}
+
 func TestManager_SaysForWhichBudgetANameWaitsUntilItIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t).listing("a.example.com", "b.example.com", "c.example.com")

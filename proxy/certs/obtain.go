@@ -197,8 +197,10 @@ func (a *attempt) planNext(err error) {
 			return // it stays in the queue
 		}
 		apart := scale(max(e.Limit.Slot(), time.Minute), fraction(a.o.name)) // room for one is no room for all
-		backoff, held = &BackoffError{Next: e.Next.Add(apart)}, true
-		a.withheld.Put(a.o.name, e, backoff.Next)
+		next := e.Next.Add(apart)
+		a.withheld.Put(a.o.name, e, next)
+		a.planner.plan(a.o.name, next) // by itself, whether anybody comes again or not
+		return
 	}
 	if !held {
 		a.trouble(a.o.name, err)

@@ -3,10 +3,13 @@ package certs
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
+
+	"gatelodge/proxy/certs/permission"
 )
 
 const (
@@ -443,9 +446,28 @@ func (m *Manager) look(ctx context.Context, name string) {
 	case !t.listed && cert != nil && now.After(cert.until.Add(forgetAfter)), !t.listed && cert == nil && m.endedLongAgo(name): // the latter: another process was faster
 		m.sweepEnded(ctx, name)
 	case !r.toVisited(t) && m.leftToOwner(it, endOf(cert), now):
+	case t.gated && cert == nil && it.ca == "" && !m.stillAllowed(ctx, r, name):
 	default:
 		m.order(name, cert, now)
 	}
+}
+
+// stillAllowed asks again about a name that had to wait for its first certificate, and forgets it if it was denied meanwhile.
+func (m *Manager) stillAllowed(ctx context.Context, r *rules, name string) bool {
+	if r.Permission == nil {
+		m.planner.forget(name)
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	err := r.Permission.Allow(ctx, subject(name), netip.Addr{})
+	switch {
+	case errors.Is(err, permission.ErrDenied):
+		m.planner.forget(name)
+	case err != nil:
+		m.planner.retry(name, true)
+	}
+	return err == nil
 }
 
 // toVisited reports whether the name is renewed by the process that its visitors come to, whoever has its shard.

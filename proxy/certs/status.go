@@ -264,11 +264,10 @@ func (m *Manager) finish(s *Status, t target, cert *certificate, rec *failureRec
 		s.State = StateExpired
 	}
 	m.queue.describe(s)
-	e := m.spent(m.rules.Load(), t)
-	if e == nil {
-		e, _ = m.withheld.Get(t.name)
+	if e, waits := m.withheld.Get(t.name); waits && s.State == StateAbsent {
+		s.State, s.Budget, s.NextAttempt = StateWithheld, e.Budget, e.Next
 	}
-	if s.Budget == "" && e != nil && (s.State == StateAbsent || s.State == StateQueued) {
+	if e := m.spent(m.rules.Load(), t); s.Budget == "" && e != nil && (s.State == StateAbsent || s.State == StateQueued) {
 		s.Budget, s.NextAttempt = e.Budget, e.Next
 	}
 }
