@@ -3,7 +3,6 @@ package permission
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -31,7 +30,7 @@ const (
 	askLongest  = 24 * time.Hour  // that a Cache-Control is believed
 	askParallel = 32              // requests at a time
 	askMemory   = 1 << 17         // answers, about 250 bytes each
-	askBody     = int64(64 << 10) // bytes read of an answer
+	askBody     = int64(64 << 10) // bytes read of an answer; a longer JSON object is a broken one
 )
 
 // AskConfig describes the endpoint that decides about on-demand names.
@@ -55,7 +54,7 @@ type AskConfig struct {
 	StaleIfError time.Duration
 }
 
-// Ask asks an HTTP endpoint: 200 allows, 404 and 403 deny, everything else cannot tell. It never follows redirects. Answers are
+// Ask asks an HTTP endpoint: 200 allows, 404 and 403 deny, everything else, and a 200 with a broken JSON object, cannot tell. It never follows redirects. Answers are
 // kept for as long as their Cache-Control (max-age, no-store) or else the configuration says, and a name has one request under way at a time.
 type Ask struct {
 	cfg     AskConfig
@@ -277,7 +276,11 @@ func (a *Ask) request(ctx context.Context, name string, client netip.Addr) (Answ
 		if err != nil {
 			return cannotTell(err)
 		}
-		return allowedBy(body), ttlOf(resp.Header, a.cfg.AllowTTL)
+		answer, err := allowedBy(body)
+		if err != nil {
+			return cannotTell(err)
+		}
+		return answer, ttlOf(resp.Header, a.cfg.AllowTTL)
 	case http.StatusNotFound, http.StatusForbidden:
 		return Answer{}, ttlOf(resp.Header, a.cfg.DenyTTL)
 	}
@@ -298,17 +301,6 @@ func (a *Ask) url(name string, client netip.Addr) string {
 	}
 	u.RawQuery = q.Encode()
 	return u.String()
-}
-
-// allowedBy reads tenant and upstream if the body has them. A body that is something else allows all the same: the status says it all.
-func allowedBy(body []byte) Answer {
-	var fields map[string]json.RawMessage
-	answer := Answer{Allowed: true}
-	if json.Unmarshal(body, &fields) == nil {
-		_ = json.Unmarshal(fields["tenant"], &answer.Tenant) // absent or of another type: empty
-		_ = json.Unmarshal(fields["to"], &answer.To)
-	}
-	return answer
 }
 
 // ttlOf reads Cache-Control (RFC 9111 §5.2.2). No-store and no-cache mean that the next handshake asks again.
