@@ -142,6 +142,29 @@ func TestPurses_NearlyTheWholeLimitCanBeSpent(t *testing.T) {
 	})
 }
 
+func TestPurses_ALowerLimitHoldsAtOnceThoughMoreWasTakenBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := startNode(storage.NewMemory())
+		defer n.stop()
+		if _, err := n.b.Pay(t.Context(), chargeOf(threeHours, false), false); err != nil {
+			t.Fatal(err)
+		}
+		paid := 0
+		for range 5 {
+			if _, err := n.b.Pay(t.Context(), chargeOf(Limit{Count: 2, Per: time.Minute}, false), false); err == nil {
+				paid++
+			}
+		}
+		if paid > 2 {
+			t.Errorf("%d spent under a limit of 2", paid)
+		}
+		time.Sleep(2 * time.Minute)
+		if _, err := n.b.Pay(t.Context(), chargeOf(Limit{Count: 2, Per: time.Minute}, false), false); err != nil {
+			t.Errorf("after the limit's time: %v", err)
+		}
+	})
+}
+
 func TestPurses_ALimitWithinASecondHoldsToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := startNode(storage.NewMemory())

@@ -130,6 +130,10 @@ func (b *Purses) spend(p *purse, c Charge) (*Receipt, error) {
 	defer b.mu.Unlock()
 	now := time.Now()
 	p.turnOver(now)
+	if p.limit != c.Limit { // what was taken under another one may be more than this one allows
+		p.turnOver(p.end)
+		p.limit = c.Limit
+	}
 	switch {
 	case c.Renewal && p.kept > 0:
 		p.kept--
