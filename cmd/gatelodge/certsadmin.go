@@ -13,15 +13,22 @@ import (
 	"gatelodge/proxy/hostname"
 )
 
-// certStatuses yields all certificates, or those that want attention.
-func (p *program) certStatuses(failing bool) iter.Seq[admin.CertStatus] {
+// certStatuses yields all certificates, or those that want attention. An error says what is missing among these.
+func (p *program) certStatuses(ctx context.Context, failing bool) (iter.Seq[admin.CertStatus], error) {
+	var all iter.Seq[certs.Status]
+	var err error
+	if failing {
+		all, err = p.certs.ListFailing(ctx)
+	} else {
+		all = p.certs.List()
+	}
 	return func(yield func(admin.CertStatus) bool) {
-		for st := range p.certs.List(failing) {
+		for st := range all {
 			if !yield(toAdmin(st)) {
 				return
 			}
 		}
-	}
+	}, err
 }
 
 // retry lets a name, or all for the empty name, be tried again now.

@@ -38,7 +38,7 @@
 //     at once; if it dislikes the key, it is asked again with another one. (refusal.go: queue.lacking, attempt.anotherKey)
 //  14. If the CA itself fails, its circuit opens: names wait in the queue without their visitors, one of them is tried every few seconds, and all go on as soon as one
 //     succeeds. (circuit.go: circuit.fail, circuit.work) (park.go: queue.parkLocked, queue.resumeLocked)
-//  15. Whatever fails, its status says what to do about it. (status.go: Manager.Status) (list.go: Manager.List) (advice.go: advise) What a person may have
+//  15. Whatever fails, its status says what to do about it. (status.go: Manager.Status) (list.go: Manager.List, Manager.ListFailing) (advice.go: advise) What a person may have
 //     to act upon is an event. (events.go: Manager.emit, Manager.watchLateness)
 //
 // # Its end

@@ -23,10 +23,10 @@ type Forgiver interface {
 	Forgive(ctx context.Context, names []string) error
 }
 
-// Bounds of RetryAll.
+// Bounds of eachFailure.
 const (
-	retryPage     = 1000 // failures listed at a time
-	retryTogether = 16   // names looked at together
+	failurePage      = 1000 // failures listed at a time
+	failuresTogether = 16   // names looked at together
 )
 
 // Retry lets a host or wildcard that is held back be tried now: a person says that the reason is gone. What its CA said about this name alone is forgotten too; limits
@@ -50,28 +50,39 @@ func (m *Manager) Retry(ctx context.Context, name string) (time.Time, error) {
 func (m *Manager) RetryAll(ctx context.Context) (int, error) {
 	var found atomic.Int64
 	m.queue.hasten("")
-	for after, more := "", true; more; {
-		names, err := m.store.List(ctx, failureObject(""), after, retryPage)
-		if err != nil {
-			return int(found.Load()), fmt.Errorf("list failures: %w", err)
+	err := m.eachFailure(ctx, func(r *rules, t target) error {
+		_, err := m.retry(ctx, r, t)
+		if err == nil {
+			found.Add(1)
 		}
-		if more = len(names) == retryPage; len(names) > 0 {
-			after = names[len(names)-1]
-		}
-		if err := m.retryPage(ctx, names, &found); err != nil {
-			return int(found.Load()), err
-		}
-	}
-	return int(found.Load()), nil
+		return err
+	})
+	return int(found.Load()), err
 }
 
-// retryPage retries the names of some stored failures, a few at a time. Names that nobody wants any more are passed over.
-func (m *Manager) retryPage(ctx context.Context, objects []string, found *atomic.Int64) error {
+// eachFailure lists the stored failures and calls f for each, a few at a time, until a page of them has had an error. Names that nobody wants any more are passed over.
+func (m *Manager) eachFailure(ctx context.Context, f func(*rules, target) error) error {
+	for after, more := "", true; more; {
+		names, err := m.store.List(ctx, failureObject(""), after, failurePage)
+		if err != nil {
+			return fmt.Errorf("list failures: %w", err)
+		}
+		if more = len(names) == failurePage; len(names) > 0 {
+			after = names[len(names)-1]
+		}
+		if err := m.eachOfPage(ctx, names, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Manager) eachOfPage(ctx context.Context, objects []string, f func(*rules, target) error) error {
 	var (
 		wg     sync.WaitGroup
 		mu     sync.Mutex
 		faults []error
-		places = make(chan struct{}, retryTogether)
+		places = make(chan struct{}, failuresTogether)
 		r      = m.rules.Load()
 	)
 	for _, object := range objects {
@@ -83,13 +94,11 @@ func (m *Manager) retryPage(ctx context.Context, objects []string, found *atomic
 		places <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-places }()
-			if _, err := m.retry(ctx, r, t); err != nil {
+			if err := f(r, t); err != nil {
 				mu.Lock()
 				faults = append(faults, fmt.Errorf("%s: %w", name, err))
 				mu.Unlock()
-				return
 			}
-			found.Add(1)
 		})
 	}
 	wg.Wait()

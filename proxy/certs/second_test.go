@@ -75,7 +75,7 @@ func TestManager_ServesEachClientWithAKeyItCanUse(t *testing.T) {
 		if got := h.m.Names(); !slices.Equal(got, []string{"*.wild.example.com", "a.example.com"}) {
 			t.Errorf("names %v", got)
 		}
-		for s := range h.m.List(false) {
+		for s := range h.m.List() {
 			h.storageAgrees(s)
 		}
 		h.m.Close()

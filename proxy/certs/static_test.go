@@ -86,7 +86,7 @@ func TestManager_ServesTheSitesOwnFilesAndReadsThemAgain(t *testing.T) {
 			if !h.must("own.example.com").Equal(third) {
 				t.Error("not read again after it was mended")
 			}
-			if s := slices.Collect(h.m.List(false)); len(s) != 0 {
+			if s := slices.Collect(h.m.List()); len(s) != 0 {
 				t.Errorf("own files are not managed: %+v", s)
 			}
 			if n := h.store.Count(storagetest.Get, "certs/"); n != 0 {

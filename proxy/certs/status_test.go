@@ -43,7 +43,7 @@ func TestStatus_TellsHowANameStands(t *testing.T) {
 		if got := h.m.Names(); !slices.Equal(got, []string{"bad.example.com", "listed.example.com", "waits.example.com"}) {
 			t.Errorf("names %v", got)
 		}
-		for s := range h.m.List(false) {
+		for s := range h.m.List() {
 			h.storageAgrees(s)
 		}
 		if ends := slices.Collect(h.m.Expiries()); len(ends) != 1 || !ends[0].Equal(cert.NotAfter) {
@@ -59,7 +59,7 @@ func TestStatus_TellsHowANameStands(t *testing.T) {
 		h.open()
 		time.Sleep(time.Second)
 		h.m.cache.drop("listed.example.com")
-		if s := slices.Collect(h.m.List(false))[0]; s.State != StateServing || !s.NotAfter.Equal(cert.NotAfter) || s.CA != "fake" {
+		if s := slices.Collect(h.m.List())[0]; s.State != StateServing || !s.NotAfter.Equal(cert.NotAfter) || s.CA != "fake" {
 			t.Errorf("of what is not in memory: %+v", s)
 		}
 	})

@@ -29,9 +29,9 @@ type Config struct {
 	// Listen is "unix:///path/of/the.sock". The path is absolute. Required.
 	Listen string
 
-	// Certs yields all certificates, or those that want attention, by name; Cert returns the one of a name as a person wrote it, or an error that wraps
-	// ErrUnknownName. Required.
-	Certs func(failing bool) iter.Seq[CertStatus]
+	// Certs returns all certificates, or those that want attention, by name, and an error if some may be missing; Cert returns the one of a name as a person
+	// wrote it, or an error that wraps ErrUnknownName. Required.
+	Certs func(ctx context.Context, failing bool) (iter.Seq[CertStatus], error)
 	Cert  func(ctx context.Context, name string) (CertStatus, error)
 
 	// Retry lets a name be tried now that is held back after a failure; the empty name means all. Required.

@@ -30,7 +30,12 @@ func TestServer_ShowsCertificatesByName(t *testing.T) {
 	a := CertStatus{Name: "a.example", Site: "a.example", State: "valid", CA: "letsencrypt", NotAfter: end, Serial: "0a", Notes: map[string]string{"order": "https://ca/1"}}
 	b := CertStatus{Name: "*.b.example", State: "failing", LastError: "no", Attempts: 2, NextAttempt: end}
 	_, client := start(t, func(c *Config) {
-		c.Certs = func(bool) iter.Seq[CertStatus] { return slices.Values([]CertStatus{b, a}) }
+		c.Certs = func(_ context.Context, failing bool) (iter.Seq[CertStatus], error) {
+			if failing {
+				return slices.Values([]CertStatus{b}), errors.New("the disk is\ngone")
+			}
+			return slices.Values([]CertStatus{b, a}), nil
+		}
 		c.Cert = func(_ context.Context, name string) (CertStatus, error) {
 			if name == b.Name {
 				return b, nil
@@ -44,6 +49,10 @@ func TestServer_ShowsCertificatesByName(t *testing.T) {
 	}
 	if diff := cmp.Diff([]CertStatus{b, a}, got); diff != "" {
 		t.Errorf("list (-want +got):\n%s", diff)
+	}
+	got, err = collect(client.Certs(t.Context(), true))
+	if diff := cmp.Diff([]CertStatus{b}, got); err == nil || err.Error() != "the disk is gone" || diff != "" {
+		t.Errorf("a list that is not complete: %v (-want +got):\n%s", err, diff)
 	}
 	one, err := client.Cert(t.Context(), "*.b.example")
 	if diff := cmp.Diff(b, one); err != nil || diff != "" {
@@ -277,8 +286,10 @@ func testConfig(path string) Config {
 	}
 	return Config{
 		Listen: "unix://" + path,
-		Certs:  func(bool) iter.Seq[CertStatus] { return slices.Values[[]CertStatus](nil) },
-		Retry:  func(context.Context, string) (Retried, error) { return Retried{}, nil },
+		Certs: func(context.Context, bool) (iter.Seq[CertStatus], error) {
+			return slices.Values[[]CertStatus](nil), nil
+		},
+		Retry: func(context.Context, string) (Retried, error) { return Retried{}, nil },
 		Cert: func(_ context.Context, name string) (CertStatus, error) {
 			return CertStatus{}, fmt.Errorf("%w: %s", ErrUnknownName, name)
 		},
@@ -360,7 +371,7 @@ func TestServer_ListsAnyNumberOfCertificatesOneByOne(t *testing.T) {
 	const many = 20000
 	asked := false
 	_, client := start(t, func(c *Config) {
-		c.Certs = func(failing bool) iter.Seq[CertStatus] {
+		c.Certs = func(_ context.Context, failing bool) (iter.Seq[CertStatus], error) {
 			if failing {
 				asked = true
 			}
@@ -370,7 +381,7 @@ func TestServer_ListsAnyNumberOfCertificatesOneByOne(t *testing.T) {
 						return
 					}
 				}
-			}
+			}, nil
 		}
 	})
 	got, err := collect(client.Certs(t.Context(), true))

@@ -14,12 +14,21 @@ import (
 	"go.uber.org/zap"
 )
 
+// missingHeader says why a list is not complete.
+const missingHeader = "Gatelodge-Missing"
+
 // listCerts writes one certificate after the other: a million of them are never in memory together.
 func (s *Server) listCerts(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), listTime)
+	defer cancel()
+	all, missing := s.cfg.Certs(ctx, r.URL.Query().Get("failing") == "true")
+	if missing != nil {
+		w.Header().Set(missingHeader, printable(missing.Error()))
+	}
 	w.Header().Set("Content-Type", "application/json")
 	out := bufio.NewWriter(w)
 	between := "["
-	for c := range s.cfg.Certs(r.URL.Query().Get("failing") == "true") {
+	for c := range all {
 		data, err := json.Marshal(c)
 		if err == nil {
 			_, err = out.WriteString(between)
@@ -67,7 +76,7 @@ func (c *Client) Retry(ctx context.Context, name string) (Retried, error) {
 	return done, err
 }
 
-// Certs yields all certificates by name, or those that want attention, as they arrive. An error is the last that it yields.
+// Certs yields all certificates by name, or those that want attention, as they arrive. An error is the last that it yields: also if the process says that some are missing.
 func (c *Client) Certs(ctx context.Context, failing bool) iter.Seq2[CertStatus, error] {
 	return func(yield func(CertStatus, error) bool) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://admin/certs?failing=%t", failing), nil)
@@ -86,8 +95,14 @@ func (c *Client) Certs(ctx context.Context, failing bool) iter.Seq2[CertStatus, 
 			yield(CertStatus{}, refused(res, body))
 			return
 		}
-		if err := decodeList(io.LimitReader(res.Body, maxAnswer), func(c CertStatus) bool { return yield(c, nil) }); err != nil {
+		left := false
+		err = decodeList(io.LimitReader(res.Body, maxAnswer), func(c CertStatus) bool { left = !yield(c, nil); return !left })
+		if err != nil {
 			yield(CertStatus{}, fmt.Errorf("read the answer of %s: %w", c.path, err))
+			return
+		}
+		if missing := res.Header.Get(missingHeader); missing != "" && !left {
+			yield(CertStatus{}, errors.New(missing))
 		}
 	}
 }

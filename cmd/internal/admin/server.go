@@ -16,6 +16,7 @@ import (
 const (
 	readTime   = 10 * time.Second // a client says what it wants in this time
 	answerTime = 10 * time.Second // to look at certificates, all of them at most
+	listTime   = 30 * time.Second // to list what storage knows, for a list of certificates
 	reloadTime = time.Minute      // to read the configuration again and apply it, or for a new process to serve
 	closeTime  = 5 * time.Second  // for answers that have begun
 )
