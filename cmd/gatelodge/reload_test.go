@@ -46,3 +46,17 @@ func TestProgram_SaysWhichKeysOnlyARestartApplies(t *testing.T) {
 		}
 	}
 }
+
+func TestProgram_RefusesAReloadWhoseAlertsWouldGoNowhere(t *testing.T) {
+	l := newLodge(t, devca.Config{})
+	l.configure(l.ca.DirectoryURL(), "")
+	l.start()
+	l.configure(l.ca.DirectoryURL(), "[alert]\nwebhook = \"file:"+l.path("hook")+"\"\n")
+	if err := l.program.reload(); err == nil || !strings.Contains(err.Error(), "alert.webhook") {
+		t.Errorf("a webhook whose file is missing: %v", err)
+	}
+	l.write("hook", "https://hooks.example/T0\n")
+	if err := l.program.reload(); err != nil {
+		t.Error(err)
+	}
+}

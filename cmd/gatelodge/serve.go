@@ -77,6 +77,9 @@ func newProgram(cfg *config.Config, load func() (*config.Config, error), inherit
 	if p.log, err = newLogger(cfg.Log.Format, cfg.Log.Level); err != nil {
 		return nil, err
 	}
+	if err = verifyWebhook(cfg.Alert); err != nil {
+		return nil, err
+	}
 	if p.access, err = openAccessLog(cfg.Log.Access, cfg.Log.Format); err != nil {
 		return nil, err
 	}
@@ -283,6 +286,9 @@ func (p *program) reload() error {
 	}
 	if keys := p.cfg.Load().RestartOnly(cfg); len(keys) > 0 {
 		return fmt.Errorf("these keys changed, and only a restart can apply them: %v", keys)
+	}
+	if err := verifyWebhook(cfg.Alert); err != nil {
+		return err
 	}
 	issuers, err := p.issuers.prepare(cfg)
 	if err != nil {

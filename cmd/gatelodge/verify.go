@@ -27,6 +27,9 @@ func verifyFiles(cfg *config.Config) error {
 	if _, err := storage.ParseKeys(keyRefs(cfg.Storage.Encryption.Keys)); err != nil {
 		errs = append(errs, fmt.Errorf("storage.encryption: %w", err))
 	}
+	if err := verifyWebhook(cfg.Alert); err != nil {
+		errs = append(errs, err)
+	}
 	for name, policy := range cfg.ClientAuth {
 		if _, err := proxy.LoadClientAuth(name, policy.CA, cmp.Or(policy.Mode, "require")); err != nil {
 			errs = append(errs, err)
