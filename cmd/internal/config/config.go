@@ -208,7 +208,7 @@ type Abandon struct {
 type OnDemand struct {
 	Enabled bool `toml:"enabled"`
 
-	// Ask is asked as GET with ?name=&ip=&node=: 200 allows, 404 denies.
+	// Ask is asked as GET with ?name=&ip=&node=: 200 allows, 404 and 403 deny.
 	Ask          string        `toml:"ask"`
 	AskTimeout   time.Duration `toml:"ask_timeout"`
 	AllowTTL     time.Duration `toml:"allow_ttl"` // Cache-Control of the answer wins
