@@ -48,7 +48,7 @@ func (f acmeFailure) RefusesKey() bool   { return f.said.RefusesKey() }
 
 // Problem implements certs.ExplainedFailure.
 func (f acmeFailure) Problem() certs.Problem {
-	p := certs.Problem{Type: f.said.Type, Detail: f.said.Detail, Advice: f.said.Advice}
+	p := certs.Problem{Type: f.said.Type, Detail: f.said.Detail, Advice: f.said.Advice, Own: f.said.Own()}
 	for _, sub := range f.said.Subproblems {
 		detail := sub.Detail
 		if sub.Identifier != "" {

@@ -53,7 +53,7 @@ func toAdmin(st certs.Status) admin.CertStatus {
 	a := admin.CertStatus{
 		Name: st.Name, For: st.For, Site: st.Site, Tenant: st.Tenant, State: st.State, CA: st.CA,
 		NotBefore: st.NotBefore, NotAfter: st.NotAfter, RenewAt: st.RenewAt,
-		Attempts: st.Attempts, NextAttempt: st.NextAttempt,
+		Attempts: st.Attempts, NextAttempt: st.NextAttempt, OnVisit: st.OnVisit,
 		Position: st.Position, Expected: st.Expected, Budget: st.Budget, Holder: st.Holder,
 		Serial: st.Serial, Key: st.Key, MayIssue: st.MayIssue, Notes: st.Notes,
 	}
@@ -62,7 +62,7 @@ func toAdmin(st certs.Status) admin.CertStatus {
 	}
 	if f := st.LastFailure; f != nil {
 		a.LastError = f.Reason
-		a.Failure = &admin.Failure{At: f.At, CA: f.CA, Scope: f.Scope, Type: f.Type, Detail: f.Detail, Advice: f.Advice, View: f.View, Paused: f.Paused}
+		a.Failure = &admin.Failure{At: f.At, CA: f.CA, Scope: f.Scope, Type: f.Type, Detail: f.Detail, Advice: f.Advice, View: f.View, Paused: f.Paused, Own: f.Own}
 		for _, sub := range f.Sub {
 			a.Failure.Names = append(a.Failure.Names, strings.TrimSpace(sub.Type+" "+sub.Detail))
 		}

@@ -82,6 +82,7 @@ type Problem struct {
 	Detail string    `json:"detail,omitempty"` // the CA's own sentence
 	Advice string    `json:"advice,omitempty"` // one sentence: what to do about it
 	Sub    []Problem `json:"sub,omitempty"`    // subproblems, one per name (RFC 8555 §6.7.1)
+	Own    bool      `json:"own,omitempty"`    // we saw it ourselves and asked the CA for nothing: the words are ours
 }
 
 // An ExplainedFailure is a Failure with the CA's problem document. It is kept with the name across restarts.

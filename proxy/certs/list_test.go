@@ -35,8 +35,14 @@ func TestListFailing_KnowsTheStoredFailuresAfterARestart(t *testing.T) {
 		if got, err := h.failing(); err != nil || !slices.Equal(got, names) {
 			t.Errorf("failing are %v, %v", got, err)
 		}
+		if s, err := h.m.Status(t.Context(), names[7]); err != nil || !s.OnVisit {
+			t.Errorf("a name that only a visitor brings back: %+v, %v", s, err)
+		}
 		h.ca.failWith(nil)
 		h.must(names[7])
+		if s, err := h.m.Status(t.Context(), names[7]); err != nil || s.OnVisit {
+			t.Errorf("a name that is served: %+v, %v", s, err)
+		}
 		if got, err := h.failing(); err != nil || !slices.Equal(got, slices.Delete(slices.Clone(names), 7, 8)) {
 			t.Errorf("then failing are %v, %v", got, err)
 		}

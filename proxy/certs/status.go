@@ -54,6 +54,9 @@ type Status struct {
 	NextAttempt time.Time      `json:"next_attempt,omitzero"`
 	LastFailure *FailureStatus `json:"last_failure,omitempty"`
 
+	// OnVisit means that no certificate is obtained without a visitor. NextAttempt is then the time before which none brings it about.
+	OnVisit bool `json:"on_visit,omitempty"`
+
 	// Abandoned says why and since when the name is given up; nil if it is not.
 	Abandoned *AbandonedStatus `json:"abandoned,omitempty"`
 
@@ -270,6 +273,7 @@ func (m *Manager) finish(s *Status, t target, cert *certificate, rec *failureRec
 	if e := m.spent(m.rules.Load(), t); s.Budget == "" && e != nil && (s.State == StateAbsent || s.State == StateQueued) {
 		s.Budget, s.NextAttempt = e.Budget, e.Next
 	}
+	s.OnVisit = s.Site != "" && !cert.serves(now) && !ordered && !m.planner.knows(t.name)
 }
 
 // tellPause reports whether a CA pauses the name's registered domain, and says so in the status.

@@ -69,6 +69,9 @@ func explainFailure(c *CertStatus, now time.Time, say func(string, ...any)) {
 	if f == nil {
 		return
 	}
+	if f.Own {
+		say("We saw that ourselves, and sent the CA no order.")
+	}
 	if f.View != "" {
 		say("Seen from here: %s.", strings.TrimSuffix(f.View, "."))
 	}
@@ -86,7 +89,11 @@ func explainNext(c *CertStatus, now time.Time, say func(string, ...any)) {
 		say("Being ordered just now, by %s.", c.Holder)
 	}
 	if c.Budget != "" {
-		say("Our own budget issue.budget.%s is used up: nothing is ordered before %s, and then by itself.", c.Budget, absolute(c.NextAttempt, now))
+		then := "by itself"
+		if c.OnVisit {
+			then = "when a visitor comes"
+		}
+		say("Our own budget issue.budget.%s is used up: nothing is ordered before %s, and then %s.", c.Budget, absolute(c.NextAttempt, now), then)
 	}
 	if c.Position > 0 {
 		say("It is number %d in the queue, expected %s.", c.Position, relative(c.Expected, now))
@@ -95,15 +102,32 @@ func explainNext(c *CertStatus, now time.Time, say func(string, ...any)) {
 	case c.Abandoned != "":
 		say("It is not renewed any more: %s.", c.Abandoned)
 	case c.Budget != "" || c.Position > 0:
-	case c.NextAttempt.After(now) && c.Failure != nil && isLimit(c.Failure.Scope):
-		say("The next attempt is %s: until then the CA takes none from us.", relative(c.NextAttempt, now))
-	case c.NextAttempt.After(now):
-		say("The next attempt is %s; `gatelodge certs retry %s` makes it earlier.", relative(c.NextAttempt, now), c.Name)
+	case c.OnVisit || c.NextAttempt.After(now):
+		explainAttempt(c, now, say)
 	case !c.RenewAt.IsZero() && !c.NotAfter.IsZero():
 		say("It is renewed %s, %s.", relative(c.RenewAt, now), renewalReason(c.Renewal, now))
 	}
 	if c.Second != nil {
 		say("It has a second certificate, for clients that cannot use this one: %s.", c.Second.State)
+	}
+}
+
+// explainAttempt says when it is tried again, and whether a person can have it earlier.
+func explainAttempt(c *CertStatus, now time.Time, say func(string, ...any)) {
+	waits := c.NextAttempt.Sub(now) >= time.Second
+	next := "The next attempt is " + relative(c.NextAttempt, now)
+	if c.OnVisit {
+		next = "The next attempt is not before " + absolute(c.NextAttempt, now) + ", then when a visitor comes"
+	}
+	switch {
+	case waits && c.Failure != nil && isLimit(c.Failure.Scope):
+		say("%s: until then the CA takes none from us.", next)
+	case waits:
+		say("%s; `gatelodge certs retry %s` makes it earlier.", next, c.Name)
+	case !c.OnVisit:
+		say("%s.", next)
+	case c.LastError != "":
+		say("It is tried again when a visitor comes, or by `gatelodge certs retry %s`.", c.Name)
 	}
 }
 

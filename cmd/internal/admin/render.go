@@ -71,7 +71,11 @@ func statusTrouble(line func(key, value string), c *CertStatus, now time.Time) {
 	line("last error", c.LastError)
 	if f := c.Failure; f != nil {
 		line("of", absolute(f.At, now))
-		line("ca says", strings.TrimSpace(f.Type+" "+f.Detail))
+		if f.Own {
+			line("we saw", f.Detail)
+		} else {
+			line("ca says", strings.TrimSpace(f.Type+" "+f.Detail))
+		}
 		for _, of := range f.Names {
 			line("", of)
 		}
@@ -81,10 +85,23 @@ func statusTrouble(line func(key, value string), c *CertStatus, now time.Time) {
 	if c.Attempts > 0 {
 		line("attempts", fmt.Sprint(c.Attempts))
 	}
-	line("next attempt", absolute(c.NextAttempt, now))
+	line("next attempt", nextAttempt(c, now))
 	if c.CA == "" {
 		line("may issue", strings.Join(c.MayIssue, ", "))
 	}
+}
+
+// nextAttempt is when it is tried again; empty if nothing is known of another attempt that is to come.
+func nextAttempt(c *CertStatus, now time.Time) string {
+	switch {
+	case c.OnVisit && c.NextAttempt.After(now):
+		return "not before " + absolute(c.NextAttempt, now) + ", then when a visitor comes"
+	case c.OnVisit && c.LastError != "" && c.Abandoned == "":
+		return "when a visitor comes"
+	case c.NextAttempt.After(now):
+		return absolute(c.NextAttempt, now)
+	}
+	return ""
 }
 
 // WriteUpstreams writes `upstreams` for people: a line for each target.

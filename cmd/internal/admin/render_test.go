@@ -138,6 +138,67 @@ func each(all []CertStatus) iter.Seq2[CertStatus, error] {
 	}
 }
 
+func TestWriteExplanation_PromisesNoAttemptWithoutAVisitor(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	held := CertStatus{
+		Name: "a.example", State: "backing off", OnVisit: true, NextAttempt: now.Add(62 * time.Second), LastError: "no address",
+		Failure: &Failure{Scope: "name", Type: "urn:ietf:params:acme:error:dns", Detail: "no address", Own: true},
+	}
+	over, due := held, held
+	over.State, over.NextAttempt = "absent", now.Add(-3*time.Minute)
+	due.State, due.NextAttempt, due.OnVisit = "waiting for the CA", now.Add(time.Millisecond), false
+	spent := CertStatus{Name: "b.example", State: "absent", Budget: "new_orders", OnVisit: true, NextAttempt: now.Add(time.Hour)}
+	queued := CertStatus{Name: "c.example", State: "waiting for a budget", Budget: "new_orders", Position: 1, Expected: now.Add(time.Hour)}
+	var b strings.Builder
+	for _, c := range []CertStatus{held, over, due, spent} {
+		if err := WriteExplanation(&b, c, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []CertStatus{held, over} {
+		if err := WriteStatus(&b, c, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := WriteTable(&b, each([]CertStatus{held, over, spent, queued}), now); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+a.example has no certificate: backing off.
+The last attempt failed: no address.
+We saw that ourselves, and sent the CA no order.
+The next attempt is not before 2026-01-01 12:01:02 UTC (in 62s), then when a visitor comes; 'gatelodge certs retry a.example' makes it earlier.
+a.example has no certificate: absent.
+The last attempt failed: no address.
+We saw that ourselves, and sent the CA no order.
+It is tried again when a visitor comes, or by 'gatelodge certs retry a.example'.
+a.example has no certificate: waiting for the CA.
+The last attempt failed: no address.
+We saw that ourselves, and sent the CA no order.
+The next attempt is now.
+b.example has no certificate: absent.
+Our own budget issue.budget.new_orders is used up: nothing is ordered before 2026-01-01 13:00:00 UTC (in 60m), and then when a visitor comes.
+name          a.example
+state         backing off
+last error    no address
+we saw        no address
+next attempt  not before 2026-01-01 12:01:02 UTC (in 62s), then when a visitor comes
+name          a.example
+state         absent
+last error    no address
+we saw        no address
+next attempt  when a visitor comes
+NAME       STATE                 CA  ENDS  RENEWS  LAST ERROR
+a.example  backing off           -   -     -       no address (next attempt in 62s at the earliest, then when a visitor comes)
+a.example  absent                -   -     -       no address (next attempt when a visitor comes)
+b.example  absent                -   -     -       budget new_orders is used up (next attempt in 60m at the earliest, then when a visitor comes)
+c.example  waiting for a budget  -   -     -       budget new_orders is used up (number 1 in the queue, expected in 60m)
+`
+	if diff := cmp.Diff(strings.ReplaceAll(want, "'", "\x60"), "\n"+b.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestWriteExplanation_SaysHowItStandsAndWhatToDo(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	certs := sample(now)

@@ -25,6 +25,9 @@ type CertStatus struct {
 	Attempts    int       `json:"attempts,omitempty"`
 	NextAttempt time.Time `json:"next_attempt,omitzero"`
 
+	// OnVisit means that nothing is tried without a visitor; NextAttempt is then when the first is that has it tried.
+	OnVisit bool `json:"on_visit,omitempty"`
+
 	// What an order waits for: its place in the queue (1 is next) and when it should come, the budget that holds it back, who holds the lease.
 	Position int       `json:"position,omitempty"`
 	Expected time.Time `json:"expected,omitzero"`
@@ -61,6 +64,7 @@ type Failure struct {
 	Advice string    `json:"advice,omitempty"` // what to do
 	View   string    `json:"view,omitempty"`   // how the name looked from here
 	Paused bool      `json:"paused,omitempty"` // by the CA, until a person has been there
+	Own    bool      `json:"own,omitempty"`    // we saw it ourselves and sent the CA no order: type and detail are ours
 
 	// Names tells of each name by itself, where the CA does.
 	Names []string `json:"names,omitempty"`

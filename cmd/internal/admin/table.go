@@ -44,12 +44,16 @@ func WriteTable(w io.Writer, certs iter.Seq2[CertStatus, error], now time.Time) 
 func trouble(c *CertStatus, now time.Time) string {
 	words := printable(c.LastError)
 	if c.Budget != "" {
-		words = strings.TrimSpace("budget " + printable(c.Budget) + " is used up; " + words)
+		words = strings.TrimSuffix("budget "+printable(c.Budget)+" is used up; "+words, "; ")
 	}
 	switch {
 	case c.Position > 0:
 		words = fmt.Sprintf("%s (number %d in the queue, expected %s)", words, c.Position, relative(c.Expected, now))
-	case !c.NextAttempt.IsZero():
+	case c.OnVisit && c.NextAttempt.After(now):
+		words += " (next attempt " + relative(c.NextAttempt, now) + " at the earliest, then when a visitor comes)"
+	case c.OnVisit && c.LastError != "":
+		words += " (next attempt when a visitor comes)"
+	case c.NextAttempt.After(now):
 		words += " (next attempt " + relative(c.NextAttempt, now) + ")"
 	}
 	return strings.TrimSpace(words)
