@@ -88,6 +88,18 @@ func (r *readiness) somebodyWaits() bool {
 	return false
 }
 
+// balanced reports whether somebody asks, or asked, regularly.
+func (r *readiness) balanced() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range r.asked {
+		if a.pause > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // leave says no from now on, and returns when all that ask regularly have heard it often enough, or ask no more, at the latest after atMost. Where nobody
 // asks it returns at once.
 func (r *readiness) leave(ctx context.Context, atMost time.Duration) {

@@ -262,8 +262,17 @@ func (p *program) drain(work context.Context) {
 	defer cancel()
 	p.proxy.Retire()
 	p.readiness.leave(drain, min(cfg.LameDuck, cfg.Drain/2))
+	if p.readiness.balanced() { // connections that the balancer keeps are told to go by an answer, since one that we close may have a request on its way
+		rest, cancel := context.WithTimeout(drain, min(restTime, cfg.Drain/4))
+		defer cancel()
+		p.proxy.Leave(rest)
+		<-rest.Done()
+	}
 	p.shutdown(drain)
 }
+
+// restTime is for the last requests on connections that are kept.
+const restTime = 2 * time.Second
 
 func (p *program) shutdown(ctx context.Context) {
 	if err := p.proxy.Shutdown(ctx); err != nil {
