@@ -89,27 +89,32 @@ func scriptUpstream(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0]+"_PORT", addr[strings.LastIndexByte(addr, ':')+1:])
 }
 
-// get [-root FILE] URL [via ADDRESS]: prints status, body and the certificate's issuer as the command's output; with ! it must fail.
-// It tries for up to 20 s, since servers start in the background; a refused name is refused for good.
+// get [-root FILE] [-via ADDRESS] [-unlike FILE] URL: writes status, body and what is known of the certificate to the file "got"; with ! it must fail.
+// It tries for up to 20 s, since servers start in the background, and until there is something else than in the file; a refused name is refused for good.
 func scriptGet(ts *testscript.TestScript, neg bool, args []string) {
-	var root, via string
+	var root, via, unlike string
 	for len(args) > 1 {
 		switch args[0] {
 		case "-root":
 			root, args = args[1], args[2:]
 		case "-via":
 			via, args = args[1], args[2:]
+		case "-unlike":
+			unlike, args = ts.ReadFile(args[1]), args[2:]
 		default:
 			ts.Fatalf("get: unknown flag %s", args[0])
 		}
 	}
 	out, err := get(ts, root, via, args[0])
-	for deadline := time.Now().Add(20 * time.Second); !neg && err != nil && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(20 * time.Second); !neg && (err != nil || out == unlike) && time.Now().Before(deadline); {
 		time.Sleep(50 * time.Millisecond)
 		out, err = get(ts, root, via, args[0])
 	}
 	if neg != (err != nil) {
 		ts.Fatalf("get %s: %v", args[0], err)
+	}
+	if !neg && out == unlike {
+		ts.Fatalf("get %s: it is the same still", args[0])
 	}
 	if err != nil {
 		out = err.Error() + "\n"

@@ -7,12 +7,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -211,13 +213,17 @@ func (d *decider) close() {
 	d.server.Close()
 }
 
-// freeAddresses finds so many addresses of loopback that nobody listens on.
+// freeAddresses finds so many addresses of loopback that nobody listens on. Their ports are below those that the system gives to connections (32768 on Linux), so that
+// none of them takes one meanwhile.
 func freeAddresses(n int) ([]string, error) {
 	var found []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for tries := 0; len(found) < n; tries++ {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.N(22000))))
 		if err != nil {
-			return nil, err
+			if tries > 1000 {
+				return nil, err
+			}
+			continue
 		}
 		defer l.Close()
 		found = append(found, l.Addr().String())
