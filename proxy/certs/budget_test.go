@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -293,9 +294,9 @@ func TestManager_ATenantsNamesCountTogetherWhateverTheirDomains(t *testing.T) {
 func TestManager_ANewNameThatWaitsForTheBudgetOfItsTenantGoesOnWithoutAVisitorIfItIsStillAllowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)
-		denied := false
+		var denied atomic.Bool
 		gate := &gate{allow: func(name string) error {
-			if denied && name == "d.example.com" {
+			if denied.Load() && name == "d.example.com" {
 				return permission.ErrDenied
 			}
 			return nil
@@ -311,7 +312,7 @@ func TestManager_ANewNameThatWaitsForTheBudgetOfItsTenantGoesOnWithoutAVisitorIf
 				t.Errorf("%+v, %v", s, err)
 			}
 		}
-		denied = true
+		denied.Store(true)
 		time.Sleep(3 * time.Hour)
 		h.wantIssued("c.example.com", 1)
 		h.wantIssued("d.example.com", 0)
