@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,11 +39,19 @@ func (r *running) client(cmd *cobra.Command) (*admin.Client, error) {
 	return admin.NewClient(socket)
 }
 
+// absolute is the file as the process can find it; empty if none was given.
+func (r *running) absolute() (string, error) {
+	if r.file == "" {
+		return "", nil
+	}
+	return filepath.Abs(r.file)
+}
+
 func reloadCommand() *cobra.Command {
 	var proc running
 	cmd := &cobra.Command{
 		Use:   "reload [-c FILE]",
-		Short: "Make the running process read its configuration again; says what is wrong with it if the old one stays",
+		Short: "Make the running process read its configuration again, from the file that it was started with; says what is wrong if the old one stays",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// With -c a broken file is refused here already; by --admin the process refuses it, with the same words.
@@ -49,7 +59,15 @@ func reloadCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return client.Reload(cmd.Context())
+			file, err := proc.absolute()
+			if err != nil {
+				return err
+			}
+			done, err := client.Reload(cmd.Context(), file)
+			if err == nil {
+				fmt.Fprintln(cmd.OutOrStdout(), "reloaded", cmp.Or(done.File, "the flags of gatelodge run, there is no file"))
+			}
+			return err
 		},
 	}
 	proc.flags(cmd)
@@ -67,7 +85,11 @@ func upgradeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			next, err := client.Upgrade(cmd.Context())
+			file, err := proc.absolute()
+			if err != nil {
+				return err
+			}
+			next, err := client.Upgrade(cmd.Context(), file)
 			if err == nil {
 				fmt.Fprintf(cmd.OutOrStdout(), "process %d serves now\n", next.Pid)
 			}

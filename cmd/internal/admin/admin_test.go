@@ -88,11 +88,11 @@ func TestServer_ShowsUpstreams(t *testing.T) {
 func TestServer_ReloadsAndSaysWhyNot(t *testing.T) {
 	var fail error
 	_, client := start(t, func(c *Config) { c.Reload = func(context.Context) error { return fail } })
-	if err := client.Reload(t.Context()); err != nil {
+	if _, err := client.Reload(t.Context(), ""); err != nil {
 		t.Errorf("reload: %v", err)
 	}
 	fail = errors.New("a.toml:1:1: unknown key \"hots\"\n    1 | hots\n      | ^^^^")
-	if err := client.Reload(t.Context()); err == nil || err.Error() != fail.Error() {
+	if _, err := client.Reload(t.Context(), ""); err == nil || err.Error() != fail.Error() {
 		t.Errorf("reload: %v, want %v", err, fail)
 	}
 }
@@ -148,13 +148,13 @@ func TestServer_TakesThePlaceOfADeadProcessOnly(t *testing.T) {
 	dead.SetUnlinkOnClose(false) // as a process that was killed
 	dead.Close()
 	s, client := startAt(t, path, nil)
-	if err := client.Reload(t.Context()); err != nil {
+	if _, err := client.Reload(t.Context(), ""); err != nil {
 		t.Errorf("over the socket of a dead process: %v", err)
 	}
 	if _, err := NewServer(s.cfg); err == nil || !strings.Contains(err.Error(), "another gatelodge") {
 		t.Errorf("a second server on the same socket: %v", err)
 	}
-	if err := client.Reload(t.Context()); err != nil {
+	if _, err := client.Reload(t.Context(), ""); err != nil {
 		t.Errorf("the first server after the second tried: %v", err)
 	}
 }
@@ -240,7 +240,7 @@ func TestClient_SaysWhatToDoWhenNobodyAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := client.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "is it running") {
+	if _, err := client.Reload(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "is it running") {
 		t.Errorf("error is %v", err)
 	}
 	for _, listen := range []string{"", "/run/admin.sock", "unix://relative", "127.0.0.1:80"} {

@@ -70,15 +70,17 @@ func (c *Client) Config(ctx context.Context) (json.RawMessage, error) {
 	return cfg, err
 }
 
-// Reload makes the process read its configuration again.
-func (c *Client) Reload(ctx context.Context) error {
-	return c.do(ctx, http.MethodPost, "/reload", nil)
+// Reload makes the process read its configuration again, and returns which that is. A file that is not empty is the one with which the process must run, else it is an error.
+func (c *Client) Reload(ctx context.Context, file string) (Reloaded, error) {
+	var r Reloaded
+	err := c.do(ctx, http.MethodPost, "/reload"+withFile(file), &r)
+	return r, err
 }
 
-// Upgrade makes the process hand over to a new one, whose id it returns.
-func (c *Client) Upgrade(ctx context.Context) (Upgraded, error) {
+// Upgrade makes the process hand over to a new one, whose id it returns. The file is as for Reload.
+func (c *Client) Upgrade(ctx context.Context, file string) (Upgraded, error) {
 	var u Upgraded
-	err := c.do(ctx, http.MethodPost, "/upgrade", &u)
+	err := c.do(ctx, http.MethodPost, "/upgrade"+withFile(file), &u)
 	return u, err
 }
 

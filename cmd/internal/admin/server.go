@@ -28,8 +28,8 @@ const (
 //	GET  /config       the configuration in force
 //	POST /retry, /certs/NAME/retry
 //	POST /certs/NAME/revoke?reason=N&compromised=BOOL
-//	POST /reload       read the configuration again
-//	POST /upgrade      start the binary anew and hand over to it
+//	POST /reload       read the configuration again; ?file=PATH if that is the file in force
+//	POST /upgrade      start the binary anew and hand over to it; ?file=PATH likewise
 //	GET /upstreams     all upstreams and their targets
 //	GET /acme          all ACME CAs
 //	POST /acme/NAME/probe, /acme/NAME/reset, /acme/NAME/rollkey
@@ -169,18 +169,25 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request) {
 func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), reloadTime)
 	defer cancel()
-	if err := s.cfg.Reload(ctx); err != nil {
+	err := s.checkFile(r)
+	if err == nil {
+		err = s.cfg.Reload(ctx)
+	}
+	if err != nil {
 		s.refuse(w, http.StatusUnprocessableEntity, err)
 		return
 	}
-	s.answer(w, http.StatusOK, map[string]string{"status": "reloaded"})
+	s.answer(w, http.StatusOK, Reloaded{File: s.cfg.Config().File()})
 }
 
 // upgrade goes on when the client goes away, as a reload does.
 func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), reloadTime)
 	defer cancel()
-	pid, err := s.cfg.Upgrade(ctx)
+	pid, err := 0, s.checkFile(r)
+	if err == nil {
+		pid, err = s.cfg.Upgrade(ctx)
+	}
 	if err != nil {
 		s.refuse(w, http.StatusUnprocessableEntity, err)
 		return
@@ -204,6 +211,11 @@ func (s *Server) answer(w http.ResponseWriter, status int, body any) {
 
 func (s *Server) refuse(w http.ResponseWriter, status int, err error) {
 	s.answer(w, status, refusal{Error: err.Error()})
+}
+
+// Reloaded is what was read again: the absolute path of a file, empty for flags.
+type Reloaded struct {
+	File string `json:"file"`
 }
 
 // Upgraded is the process that serves now.

@@ -49,6 +49,7 @@ type Config struct {
 	Alert   Alert   `toml:"alert"`
 	Process Process `toml:"process"`
 
+	file     string // see File
 	warnings []Fault
 
 	// Where things stand is kept beside them, not in them, so that two CAs or sites can be compared whatever file they are from.
@@ -56,6 +57,9 @@ type Config struct {
 	siteSrc []*source
 	upSrc   map[string]*source
 }
+
+// File is the absolute path of the file that the configuration was loaded from; empty if there was none ([ForHost], [Default]).
+func (c *Config) File() string { return c.file }
 
 func (c *Config) caSrc(i int) *source             { return c.src.key("ca").elem(i) }
 func (c *Config) upstreamSrc(name string) *source { return c.upSrc[name] }

@@ -29,6 +29,9 @@ func Load(path string) (*Config, error) {
 	if err := c.checkFiles(); err != nil {
 		return nil, err
 	}
+	if c.file, err = filepath.Abs(path); err != nil {
+		return nil, Faults{{File: path, Problem: "find configuration: " + pathless(err)}}
+	}
 	c.src, c.siteSrc, c.upSrc = nil, nil, nil // the text of the files is not needed any more
 	return c, nil
 }
