@@ -41,11 +41,15 @@ func (p *program) retry(ctx context.Context, name string) (admin.Retried, error)
 	if err != nil {
 		return admin.Retried{}, fmt.Errorf("%w: %w", admin.ErrUnknownName, err)
 	}
-	next, err := p.certs.Retry(ctx, host)
+	done, err := p.certs.Retry(ctx, host)
 	if errors.Is(err, certs.ErrNotManaged) {
 		err = fmt.Errorf("%w: %w", admin.ErrUnknownName, err)
 	}
-	return admin.Retried{Names: 1, Next: next}, err
+	tried := admin.Retried{Next: done.Next, Serves: done.Serves, Renews: done.Renews, Abandoned: done.Abandoned}
+	if done.Serves.IsZero() && done.Abandoned == "" && err == nil {
+		tried.Names = 1
+	}
+	return tried, err
 }
 
 // toAdmin is the same facts in the words of the admin socket, which other programs read.
@@ -56,6 +60,9 @@ func toAdmin(st certs.Status) admin.CertStatus {
 		Attempts: st.Attempts, NextAttempt: st.NextAttempt, OnVisit: st.OnVisit,
 		Position: st.Position, Expected: st.Expected, Budget: st.Budget, Holder: st.Holder,
 		Serial: st.Serial, Key: st.Key, MayIssue: st.MayIssue, Notes: st.Notes,
+	}
+	if p := st.Permission; p != nil {
+		a.Permission = &admin.Permission{By: p.By, Verdict: p.Verdict, Asked: p.Asked, Until: p.Until, Failing: p.Failing, Since: p.Since, Stale: p.Stale}
 	}
 	if r := st.Renewal; r != nil {
 		a.Renewal = &admin.Renewal{Start: r.Start, End: r.End, Explanation: r.Explanation, NextCheck: r.NextCheck}

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -111,15 +110,7 @@ func retryCommand(proc *running) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			switch {
-			case all:
-				fmt.Fprintf(cmd.OutOrStdout(), "%d names are tried again\n", done.Names)
-			case done.Next.IsZero():
-				fmt.Fprintf(cmd.OutOrStdout(), "%s is tried now; `gatelodge certs show %s` tells the result\n", name, name)
-			default:
-				fmt.Fprintf(cmd.OutOrStdout(), "%s is tried at %s: issue.budget.failures_per_name does not allow it earlier\n", name, done.Next.UTC().Format(time.RFC3339))
-			}
-			return nil
+			return admin.WriteRetried(cmd.OutOrStdout(), name, done, time.Now())
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "all names with a failure")

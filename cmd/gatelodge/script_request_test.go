@@ -146,11 +146,16 @@ func scriptCollect(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], srv.URL)
 }
 
-// asker VAR NAME TO: starts an ask endpoint that permits NAME alone, says that it is a tenant's, and that its requests go to TO.
+// asker VAR NAME TO: starts an ask endpoint that permits NAME alone, says that it is a tenant's, and that its requests go to TO. It fails for
+// names that begin with "broken.".
 func scriptAsker(ts *testscript.TestScript, _ bool, args []string) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if name := r.FormValue("name"); name == args[1] {
 			fmt.Fprintf(w, `{"tenant": "tenant of %s", "to": %q}`, name, args[2])
+			return
+		}
+		if strings.HasPrefix(r.FormValue("name"), "broken.") {
+			w.WriteHeader(http.StatusBadGateway)
 			return
 		}
 		http.NotFound(w, r)

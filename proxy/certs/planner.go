@@ -71,6 +71,16 @@ func (p *planner) plan(name string, due time.Time) {
 	p.planLocked(id, due)
 }
 
+// insist looks at the name now, and does not leave it to the owner of its shard.
+func (p *planner) insist(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if id, it := p.knownLocked(name); it != nil {
+		it.tries, it.waited = 0, true
+		p.planLocked(id, time.Now())
+	}
+}
+
 // refresh looks at the stored certificate although the one in memory seems good.
 func (p *planner) refresh(name string, at time.Time) {
 	p.mu.Lock()

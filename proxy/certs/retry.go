@@ -23,6 +23,14 @@ type Forgiver interface {
 	Forgive(ctx context.Context, names []string) error
 }
 
+// Retried is what came of a Retry. The zero value: the name is tried now.
+type Retried struct {
+	Next      time.Time // not before then: Budget.Failures has no room for another attempt
+	Serves    time.Time // nothing is to be tried: until then a certificate serves
+	Renews    time.Time // with Serves: when it will be renewed
+	Abandoned string    // why the name was given up: it is looked at once more, and nothing is ordered while that is so
+}
+
 // Bounds of eachFailure.
 const (
 	failurePage      = 1000 // failures listed at a time
@@ -30,29 +38,32 @@ const (
 )
 
 // Retry lets a host or wildcard that is held back be tried now: a person says that the reason is gone. What its CA said about this name alone is forgotten too; limits
-// of accounts, domains and addresses stay, and so do our budgets. It returns when the name is tried, zero for at once, and does not wait for the result.
+// of accounts, domains and addresses stay, and so do our budgets. It does not wait for the result.
 //
-// Other processes of the fleet learn of it by the certificate, or by the next failure.
-func (m *Manager) Retry(ctx context.Context, name string) (time.Time, error) {
+// Other processes of the fleet learn of it by the certificate, or by the next failure: it is this one that tries, whoever has the name's share of the work.
+func (m *Manager) Retry(ctx context.Context, name string) (Retried, error) {
 	r := m.rules.Load()
 	t, ok := r.managed(name)
 	if !ok || t.brief {
-		return time.Time{}, fmt.Errorf("%w: %s", ErrNotManaged, name)
+		return Retried{}, fmt.Errorf("%w: %s", ErrNotManaged, name)
 	}
-	next, err := m.retry(ctx, r, t)
+	done, err := m.retry(ctx, r, t)
 	if second, ok := r.secondOf(t); ok && err == nil && m.failures.remembered(second.name) != nil {
-		_, err = m.retry(ctx, r, second)
+		var also Retried
+		if also, err = m.retry(ctx, r, second); also.Serves.IsZero() && !done.Serves.IsZero() {
+			done = also // the second is what is tried
+		}
 	}
-	return next, err
+	return done, err
 }
 
-// RetryAll is Retry for every name with a stored failure, and for what waits for a failing CA. It lists, so it is for operators only. It returns how many names it found.
+// RetryAll is Retry for every name with a stored failure, and for what waits for a failing CA. It lists, so it is for operators only. It returns how many names it found to be tried.
 func (m *Manager) RetryAll(ctx context.Context) (int, error) {
 	var found atomic.Int64
 	m.queue.hasten("")
 	err := m.eachFailure(ctx, func(r *rules, t target) error {
-		_, err := m.retry(ctx, r, t)
-		if err == nil {
+		done, err := m.retry(ctx, r, t)
+		if err == nil && done.Serves.IsZero() && done.Abandoned == "" {
 			found.Add(1)
 		}
 		return err
@@ -106,16 +117,16 @@ func (m *Manager) eachOfPage(ctx context.Context, objects []string, f func(*rule
 }
 
 // retry lifts what holds the certificate back and sets the next attempt going.
-func (m *Manager) retry(ctx context.Context, r *rules, t target) (time.Time, error) {
+func (m *Manager) retry(ctx context.Context, r *rules, t target) (Retried, error) {
 	now := time.Now()
 	rec, err := m.failures.read(ctx, t.name)
 	if err != nil {
-		return time.Time{}, err
+		return Retried{}, err
 	}
 	for _, ca := range r.cas(t) {
 		if f, ok := ca.Issuer.(Forgiver); ok {
 			if err := f.Forgive(ctx, []string{subject(t.name)}); err != nil {
-				return time.Time{}, fmt.Errorf("forget what CA %s refused: %w", ca.Issuer.Name(), err)
+				return Retried{}, fmt.Errorf("forget what CA %s refused: %w", ca.Issuer.Name(), err)
 			}
 		}
 	}
@@ -124,38 +135,60 @@ func (m *Manager) retry(ctx context.Context, r *rules, t target) (time.Time, err
 		again.RetryAt, again.Paused = time.Time{}, false
 		again.Next = latest(now, rec.room(r.Budget.Failures))
 		if err := m.failures.rewrite(ctx, t.name, &again); err != nil {
-			return time.Time{}, err
+			return Retried{}, err
 		}
 		m.log.Info("name is tried again by an operator's wish", zap.String("name", t.name), zap.Time("next_attempt", again.Next))
 		if again.Next.After(now) {
 			if m.planner.knows(t.name) {
 				m.planner.plan(t.name, again.Next)
 			}
-			return again.Next, nil
+			return Retried{Next: again.Next}, nil
 		}
 	}
-	return time.Time{}, m.tryNow(ctx, r, t)
+	m.queue.hasten(t.name)
+	if it, known := m.planner.get(t.name); known {
+		return m.lookNow(ctx, it)
+	}
+	return m.tryNow(ctx, r, t)
 }
 
-// tryNow orders a certificate if the name needs one. A name that no site lists still needs its permission.
-func (m *Manager) tryNow(ctx context.Context, r *rules, t target) error {
-	m.queue.hasten(t.name)
-	if m.planner.knows(t.name) {
-		m.planner.plan(t.name, time.Now())
-		return nil
+// lookNow has the planner look at a name that it knows.
+func (m *Manager) lookNow(ctx context.Context, it planItem) (Retried, error) {
+	now, cert := time.Now(), m.cache.cert(it.name)
+	if it.stale || !m.fresh(cert, now) {
+		var err error
+		if cert, _, err = m.fetch(ctx, it.name); err != nil {
+			return Retried{}, err
+		}
 	}
+	if m.fresh(cert, now) && m.unsaved.get(it.name) == nil {
+		return m.needless(cert), nil
+	}
+	m.planner.insist(it.name)
+	return Retried{Abandoned: it.gone.Why}, nil
+}
+
+// needless is the answer for a name that has what it needs.
+func (m *Manager) needless(cert *certificate) Retried {
+	return Retried{Serves: cert.until, Renews: m.renewAt(cert)}
+}
+
+// tryNow orders a certificate for a name that the planner does not know, if it needs one. Without a site that lists it, it still needs its permission.
+func (m *Manager) tryNow(ctx context.Context, r *rules, t target) (Retried, error) {
 	v, cert, err := m.lookAt(ctx, r, t, netip.Addr{})
-	if err != nil {
-		return err
-	}
-	if v == denied {
-		return fmt.Errorf("%w: %s", permission.ErrDenied, subject(t.name))
+	switch {
+	case err != nil:
+		return Retried{}, err
+	case v == denied:
+		return Retried{}, fmt.Errorf("%w: %s", permission.ErrDenied, subject(t.name))
+	case v == loaded && m.fresh(cert, time.Now()):
+		return m.needless(cert), nil
 	}
 	_, err = m.act(t, v, cert, nil)
 	if _, parked := errors.AsType[*UnavailableError](err); parked {
-		return nil // it waits for its CA, whose next trial comes soon
+		err = nil // it waits for its CA, whose next trial comes soon
 	}
-	return err
+	return Retried{}, err
 }
 
 // hasten lets CAs that fail be tried at once, unless they asked to be left alone, and takes the name's order, or all for the empty name, along.

@@ -20,9 +20,9 @@ func TestRetry_AnOperatorForcesAnEarlierAttempt(t *testing.T) {
 		time.Sleep(time.Minute)
 		h.ca.failWith(nil)
 		h.refuse("bad.example.com")
-		next, err := h.m.Retry(t.Context(), "bad.example.com")
-		if err != nil || !next.IsZero() {
-			t.Fatalf("tried at %v, %v", next, err)
+		done, err := h.m.Retry(t.Context(), "bad.example.com")
+		if err != nil || done != (Retried{}) {
+			t.Fatalf("%+v, %v", done, err)
 		}
 		synctest.Wait()
 		h.must("bad.example.com")
@@ -73,8 +73,8 @@ func TestRetry_KeepsToTheBudgetOfFailuresAndToPermission(t *testing.T) {
 			synctest.Wait()
 		}
 		h.wantIssued("", 2)
-		next, err := h.m.Retry(t.Context(), "bad.example.com")
-		if wait := time.Until(next); err != nil || wait < 59*time.Minute || wait > time.Hour {
+		done, err := h.m.Retry(t.Context(), "bad.example.com")
+		if wait := time.Until(done.Next); err != nil || wait < 59*time.Minute || wait > time.Hour {
 			t.Errorf("tried in %s, %v", wait, err)
 		}
 		time.Sleep(2 * time.Hour)
@@ -120,6 +120,69 @@ func TestFailures_KeepThePauseAndOurOwnView(t *testing.T) {
 		}
 		if n := len(h.ca.asked("")); n > 11 {
 			t.Errorf("a paused name was ordered %d times in a week", n)
+		}
+	})
+}
+
+func TestRetry_SaysWhenThereIsNothingToTry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.set.Abandon = Abandon{Idle: 30 * day}
+		h.open()
+		ends := h.must("a.example.com").NotAfter
+		healthy := func() {
+			t.Helper()
+			done, err := h.m.Retry(t.Context(), "a.example.com")
+			if err != nil || !done.Serves.Equal(ends) || !done.Renews.After(time.Now()) || !done.Renews.Before(ends) {
+				t.Errorf("%+v, %v", done, err)
+			}
+			if n, err := h.m.RetryAll(t.Context()); err != nil || n != 0 {
+				t.Errorf("%d names, %v", n, err)
+			}
+		}
+		healthy()
+		h.m.Close()
+		h.open() // it is in no memory now
+		healthy()
+		time.Sleep(70 * day) // it is due, and has been idle for long
+		if done, err := h.m.Retry(t.Context(), "a.example.com"); err != nil || done != (Retried{Abandoned: goneIdle}) {
+			t.Errorf("%+v, %v", done, err)
+		}
+		time.Sleep(time.Minute)
+		h.wantIssued("a.example.com", 1)
+	})
+}
+
+// The operator asks one node, and seldom the one that has the name's share of the work.
+func TestRetry_IsDoneByTheProcessThatIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.log = quiet()
+		fleet := []*Manager{h.open(), h.open()}
+		h.must("a.example.com")
+		time.Sleep(day)
+		h.ca.failWith(&fakeFailure{scope: ScopeName})
+		time.Sleep(64 * day) // its renewal fails
+		h.ca.failWith(nil)
+		tried := len(h.ca.asked("a.example.com"))
+		if tried < 2 {
+			t.Fatal("no renewal was tried")
+		}
+		it, _ := fleet[0].planner.get("a.example.com")
+		asked := fleet[0]
+		if asked.members.owns(int(it.shard)) {
+			asked = fleet[1]
+		}
+		if asked.members.owns(int(it.shard)) {
+			t.Fatal("both processes own the share")
+		}
+		if done, err := asked.Retry(t.Context(), "a.example.com"); err != nil || done != (Retried{}) {
+			t.Fatalf("%+v, %v", done, err)
+		}
+		time.Sleep(time.Second)
+		h.wantIssued("a.example.com", tried+1)
+		if cert := asked.cache.cert("a.example.com"); !asked.fresh(cert, time.Now()) {
+			t.Error("it was not renewed")
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"gatelodge/proxy/certs/permission"
 	"gatelodge/storage"
 )
 
@@ -67,6 +68,9 @@ type Status struct {
 
 	// Holder is who holds the name's lease, as far as storage tells; empty for nobody.
 	Holder string `json:"holder,omitempty"`
+
+	// Permission is what this process remembers of whether the name may have a certificate; nil for names that need none.
+	Permission *permission.Report `json:"permission,omitempty"`
 
 	Tenant string            `json:"tenant,omitempty"` // whose name it is: what the permission said, else its registered domain
 	Notes  map[string]string `json:"notes,omitempty"`
@@ -154,6 +158,7 @@ func (m *Manager) tell(ctx context.Context, s *Status, t target) error {
 	}
 	m.finish(s, t, cert, rec)
 	m.tellAbandoned(s)
+	m.tellPermission(s, t)
 	if !t.brief {
 		s.Holder = m.holder(ctx, t.name)
 	}
@@ -161,6 +166,14 @@ func (m *Manager) tell(ctx context.Context, s *Status, t target) error {
 		s.Position, s.Expected = w.position, w.expected
 	}
 	return errors.Join(err, err2)
+}
+
+// tellPermission says what is remembered of the name's permission, if it needs one.
+func (m *Manager) tellPermission(s *Status, t target) {
+	if p, ok := m.rules.Load().Permission.(permission.Reporter); ok && t.gated {
+		report := p.Report(subject(t.name))
+		s.Permission = &report
+	}
 }
 
 // holder is who orders the name's certificate just now, as far as storage tells; where it cannot, nobody is named.

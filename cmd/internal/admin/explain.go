@@ -12,6 +12,7 @@ func WriteExplanation(w io.Writer, c CertStatus, now time.Time) error {
 	var text []string
 	say := func(format string, args ...any) { text = append(text, printable(fmt.Sprintf(format, args...))) }
 	explainPresent(&c, now, say)
+	explainPermission(&c, now, say)
 	explainFailure(&c, now, say)
 	explainNext(&c, now, say)
 	_, err := io.WriteString(w, strings.Join(text, "\n")+"\n")

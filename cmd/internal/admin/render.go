@@ -66,6 +66,10 @@ func statusTrouble(line func(key, value string), c *CertStatus, now time.Time) {
 	if c.Budget != "" {
 		line("held back by", "issue.budget."+c.Budget)
 	}
+	if p := c.Permission; p != nil {
+		line("permission", p.remembered(now))
+		line("ask fails", p.outage(now))
+	}
 	line("lease held by", c.Holder)
 	line("abandoned", c.Abandoned)
 	line("last error", c.LastError)
@@ -89,6 +93,24 @@ func statusTrouble(line func(key, value string), c *CertStatus, now time.Time) {
 	if c.CA == "" {
 		line("may issue", strings.Join(c.MayIssue, ", "))
 	}
+}
+
+// WriteRetried writes what came of `certs retry` of one name, or of all for the empty name.
+func WriteRetried(w io.Writer, name string, done Retried, now time.Time) (err error) {
+	name = printable(name)
+	switch {
+	case name == "":
+		_, err = fmt.Fprintf(w, "%d names are tried again\n", done.Names)
+	case !done.Serves.IsZero():
+		_, err = fmt.Fprintf(w, "%s needs no attempt: it has a certificate until %s, which is renewed %s\n", name, absolute(done.Serves, now), relative(done.Renews, now))
+	case done.Abandoned != "":
+		_, err = fmt.Fprintf(w, "%s is looked at now, but is not renewed while this is so: %s\n", name, printable(done.Abandoned))
+	case !done.Next.IsZero():
+		_, err = fmt.Fprintf(w, "%s is tried at %s: issue.budget.failures_per_name does not allow it earlier\n", name, absolute(done.Next, now))
+	default:
+		_, err = fmt.Fprintf(w, "%s is tried now; `gatelodge certs show %s` tells the result\n", name, name)
+	}
+	return err
 }
 
 // nextAttempt is when it is tried again; empty if nothing is known of another attempt that is to come.

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"errors"
 	"iter"
 	"strings"
 	"testing"
@@ -240,5 +241,74 @@ The next attempt is in 2m: until then the CA takes none from us.
 `
 	if diff := cmp.Diff(want, "\n"+b.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestWriteStatusAndExplanation_TellWhatThePermissionSaid(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	ended := now.Add(time.Hour)
+	for _, c := range []struct {
+		p             Permission
+		serving       bool
+		shown, spoken []string
+	}{
+		{
+			Permission{By: "ask", Verdict: "denied", Asked: now.Add(-12 * time.Second), Until: now.Add(48 * time.Second)}, false,
+			[]string{"permission  denied by ask 12s ago, not asked again before 2026-01-01 12:00:48 UTC (in 48s)\n"},
+			[]string{"ask denied it 12s ago, and is not asked again before 2026-01-01 12:00:48 UTC (in 48s): until then nothing is ordered for it.\n"},
+		},
+		{
+			Permission{By: "ask", Failing: "the ask endpoint cannot tell: it answered 500", Since: now.Add(-time.Hour)}, false,
+			[]string{"ask fails  since 2026-01-01 11:00:00 UTC (60m ago): the ask endpoint cannot tell: it answered 500\n"},
+			[]string{"The ask endpoint fails since 2026-01-01 11:00:00 UTC (60m ago): the ask endpoint cannot tell: it answered 500.\n", "the name gets no certificate"},
+		},
+		{
+			Permission{By: "ask", Verdict: "allowed", Asked: now.Add(-48 * time.Hour), Failing: "it answered 500", Since: now, Stale: now.Add(48 * time.Hour)}, true,
+			[]string{"allowed by ask 2d ago, holds while ask fails until 2026-01-03 12:00:00 UTC (in 2d)\n"},
+			[]string{"What it said of this name before holds until 2026-01-03 12:00:00 UTC (in 2d).\n"},
+		},
+		{
+			Permission{By: "names_file", Verdict: "denied"}, false,
+			[]string{"permission  denied by names_file\n"}, []string{"The file of on_demand.names_file does not have it"},
+		},
+		{Permission{By: "names_file", Verdict: "allowed"}, true, []string{"permission  allowed by names_file\n"}, nil},
+	} {
+		status := CertStatus{Name: "a.test", State: "absent", Permission: &c.p}
+		if c.serving {
+			status.NotAfter, status.State = ended, "serving"
+		}
+		var shown, spoken strings.Builder
+		if err := errors.Join(WriteStatus(&shown, status, now), WriteExplanation(&spoken, status, now)); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range c.shown {
+			if !strings.Contains(shown.String(), want) {
+				t.Errorf("%+v is shown as\n%swant %s", c.p, shown.String(), want)
+			}
+		}
+		for _, want := range c.spoken {
+			if !strings.Contains(spoken.String(), want) {
+				t.Errorf("%+v is explained as\n%swant %s", c.p, spoken.String(), want)
+			}
+		}
+	}
+}
+
+func TestWriteRetried_SaysWhatIsTrue(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	for want, done := range map[string]Retried{
+		"a.test is tried now; `gatelodge certs show a.test` tells the result\n":                                           {Names: 1},
+		"a.test is tried at 2026-01-01 13:00:00 UTC (in 60m): issue.budget.failures_per_name does not allow it earlier\n": {Names: 1, Next: now.Add(time.Hour)},
+		"a.test needs no attempt: it has a certificate until 2026-03-02 12:00:00 UTC (in 60d), which is renewed in 30d\n": {Serves: now.Add(60 * 24 * time.Hour), Renews: now.Add(30 * 24 * time.Hour)},
+		"a.test is looked at now, but is not renewed while this is so: nobody has visited it for long\n":                  {Abandoned: "nobody has visited it for long"},
+	} {
+		var b strings.Builder
+		if err := WriteRetried(&b, "a.test", done, now); err != nil || b.String() != want {
+			t.Errorf("%+v: %q, %v; want %q", done, b.String(), err, want)
+		}
+	}
+	var b strings.Builder
+	if err := WriteRetried(&b, "", Retried{Names: 7}, now); err != nil || b.String() != "7 names are tried again\n" {
+		t.Errorf("all: %q, %v", b.String(), err)
 	}
 }

@@ -42,8 +42,24 @@ type CertStatus struct {
 	MayIssue []string          `json:"may_issue,omitempty"`
 	Notes    map[string]string `json:"notes,omitempty"` // for a person: protocol version, challenge, order URL, profile
 
+	// Permission is what the process remembers of whether the name may have a certificate; nil for names that need none.
+	Permission *Permission `json:"permission,omitempty"`
+
 	// Second is about the certificate for clients that cannot use the main one.
 	Second *CertStatus `json:"second,omitempty"`
+}
+
+// Permission is what is remembered of on_demand.ask or on_demand.names_file and a name.
+type Permission struct {
+	By      string    `json:"by"`                // "ask" or "names_file"
+	Verdict string    `json:"verdict,omitempty"` // "allowed", "denied"; empty: nothing is remembered
+	Asked   time.Time `json:"asked,omitzero"`    // when that was said
+	Until   time.Time `json:"until,omitzero"`    // before then nobody is asked again
+
+	// Why the endpoint gives no verdict about any name, since when, and until when an "allowed" holds in spite of it.
+	Failing string    `json:"failing,omitempty"`
+	Since   time.Time `json:"since,omitzero"`
+	Stale   time.Time `json:"stale,omitzero"`
 }
 
 // Renewal is what a CA says about a certificate's renewal.
@@ -72,6 +88,11 @@ type Failure struct {
 
 // Retried is what came of `certs retry`.
 type Retried struct {
-	Names int       `json:"names"`                 // that are tried again
-	Next  time.Time `json:"next_attempt,omitzero"` // of a single one that a budget still holds back; zero: now
+	Names int `json:"names"` // that are tried again
+
+	// Of a single name that is not tried now: when a budget lets it be, or until when it has a certificate and when that will be renewed, or why it was given up.
+	Next      time.Time `json:"next_attempt,omitzero"`
+	Serves    time.Time `json:"not_after,omitzero"`
+	Renews    time.Time `json:"renew_at,omitzero"`
+	Abandoned string    `json:"abandoned,omitempty"`
 }

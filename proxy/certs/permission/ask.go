@@ -62,7 +62,7 @@ type Ask struct {
 	answers *memo.Memo[string, Answer]
 	places  chan struct{} // one element for each request under way
 
-	failing atomic.Bool // the last request got no verdict
+	failing atomic.Pointer[outage] // nil if the last request got a verdict
 
 	// changed is told when a name's tenant or upstream is another than before; nil before a Manager took the Ask into use.
 	changed atomic.Pointer[func(ctx context.Context, name string, a Answer)]
@@ -240,11 +240,15 @@ func (a *Ask) keeps(v Answer) time.Duration {
 
 // watch tells the operator, once, that new names are refused because nobody answers for them.
 func (a *Ask) watch(err error) {
+	before := a.failing.Load()
 	switch {
-	case err != nil && !a.failing.Swap(true):
-		a.cfg.Logger.Warn("names without a certificate are refused: the ask endpoint fails", zap.Error(err))
-	case err == nil && a.failing.Swap(false):
+	case err == nil && a.failing.Swap(nil) != nil:
 		a.cfg.Logger.Info("the ask endpoint works again")
+	case err == nil:
+	case before != nil:
+		a.failing.CompareAndSwap(before, &outage{before.since, err}) // who was faster has as good a reason
+	case a.failing.CompareAndSwap(nil, &outage{time.Now(), err}):
+		a.cfg.Logger.Warn("names without a certificate are refused: the ask endpoint fails", zap.Error(err))
 	}
 }
 
