@@ -111,11 +111,14 @@ func (b *requestBody) err() error {
 	return nil
 }
 
-// finish makes every Read fail from now on, also one that is waiting for the client, and returns when none is under way.
+// finish makes every Read fail from now on, also one that is waiting for the client, and returns when none is under way. A Read after the end, which the transport
+// makes to see that nothing follows, waits for nobody: by then the connection's reads are net/http's, and a deadline would be the end of the connection.
 func (b *requestBody) finish() {
 	b.finished.Store(true)
 	if !b.reading.TryLock() {
-		_ = http.NewResponseController(b.x.ResponseWriter).SetReadDeadline(time.Unix(1, 0))
+		if !b.complete.Load() {
+			_ = http.NewResponseController(b.x.ResponseWriter).SetReadDeadline(time.Unix(1, 0))
+		}
 		b.reading.Lock()
 	}
 	b.reading.Unlock()

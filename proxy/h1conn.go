@@ -22,7 +22,7 @@ import (
 const halfCloseGrace = time.Second
 
 // autoContinue is what net/http writes when a body is first read. Whether the client gets a 100 is the upstream's decision (RFC 9110 §10.1.1), so
-// it is dropped; see exchange.informational.
+// it is dropped; see exchange.continueBody.
 const autoContinue = "HTTP/1.1 100 Continue\r\n\r\n"
 
 // h1Conn stands between net/http and an HTTP/1.1 connection, with or without TLS. It refuses what net/http would let through (see guard), gives
@@ -157,9 +157,9 @@ func (c *h1Conn) Write(p []byte) (int, error) {
 func (c *h1Conn) CloseWrite() error { return c.Conn.(interface{ CloseWrite() error }).CloseWrite() }
 
 // Close lets a client that is still sending read our answer first: closing a socket with unread data makes the kernel send RST, which discards what the
-// client has not read yet (RFC 9112 §9.6).
+// client has not read yet (RFC 9112 §9.6). There is no time for that when everything is closed: net/http closes its connections one after the other.
 func (c *h1Conn) Close() error {
-	if c.linger.Swap(false) && c.CloseWrite() == nil {
+	if c.linger.Swap(false) && !c.conn.srv.cutting.Load() && c.CloseWrite() == nil {
 		_ = c.Conn.SetReadDeadline(time.Now().Add(time.Second))
 		_, _ = io.CopyN(io.Discard, c.Conn, 1<<20)
 	}

@@ -162,6 +162,36 @@ func TestShutdown_ClosesWhatIsLeftAtItsDeadline(t *testing.T) {
 	})
 }
 
+// The connections of clients that still send are closed with patience elsewhere, so that they can read their answer; here they would wait for each other.
+func TestShutdown_ClosesWhatIsLeftAtOnceThoughClientsStillSend(t *testing.T) {
+	const clients = 30
+	p := start(t, func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		_, _ = io.WriteString(w, "begin")
+		_ = http.NewResponseController(w).Flush()
+		_, _ = io.Copy(io.Discard, r.Body)
+	})
+	for range clients {
+		c := p.Dial(proxytest.H1, "a.test")
+		_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+		if _, err := c.Read(make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	if err := p.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Shutdown = %v", err)
+	}
+	if err := p.Wait(); err != nil {
+		t.Errorf("Serve = %v", err)
+	}
+	if took := time.Since(began); took > clients*time.Second/2 {
+		t.Errorf("it took %v: every client was waited for", took)
+	}
+}
+
 func TestServe_SaysWhenAListenerFails(t *testing.T) {
 	var l net.Listener
 	p := proxytest.Start(t, proxytest.Sites(proxytest.Site(t, "http://127.0.0.1:1", "a.test")), func(c *proxy.Config) { l = c.HTTP[0] })

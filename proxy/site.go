@@ -75,7 +75,7 @@ type state struct {
 
 // door is how one gets into a site by TLS.
 type door struct {
-	tls *tls.Config // see siteConfig
+	tls *tls.Config // see newDoor
 
 	hsts []string // the field Strict-Transport-Security; nil for none of ours
 

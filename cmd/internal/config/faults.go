@@ -132,7 +132,6 @@ func (s *source) key(k string) *source {
 	return &source{s.file, joinKey(s.at, k)}
 }
 
-// elem is the source of the element i of an array.
 // has reports whether the file has a key, by its path from the top.
 func (s *source) has(path string) bool {
 	if s == nil {
@@ -142,6 +141,7 @@ func (s *source) has(path string) bool {
 	return ok
 }
 
+// elem is the source of the element i of an array.
 func (s *source) elem(i int) *source {
 	if s == nil {
 		return nil
