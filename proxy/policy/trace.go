@@ -106,8 +106,8 @@ func (t *Trace) attributes(r *http.Request) []attribute.KeyValue {
 	return all
 }
 
-// clip bounds what a client can make us keep.
-func clip(s string) string { return s[:min(len(s), 256)] }
+// clip bounds what a client can make us keep, and makes text of it: protobuf refuses anything else, and with it whatever was to be sent together.
+func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), 256)], "\uFFFD") }
 
 // methodOf is the method if it is a usual one; a client can think of any number of others.
 func methodOf(r *http.Request) string {

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -124,6 +125,25 @@ func TestTrace_RecordsWhatHappenedAndNoQuery(t *testing.T) {
 	for key, v := range got {
 		if strings.Contains(v, "secret") {
 			t.Errorf("%s shows the query: %s", key, v)
+		}
+	}
+}
+
+// Spans travel together in protobuf, which takes nothing but UTF-8: one client's bytes would cost everybody's.
+func TestTrace_RecordsTextWhateverTheClientSends(t *testing.T) {
+	p, spans := newTrace(t, 1)
+	h := p.Wrap(http.HandlerFunc(ok))
+	for _, text := range []string{"\xff", "a\xc3", strings.Repeat("\xfe", 1000), strings.Repeat("x", 255) + "é", strings.Repeat("é", 200) + "\xff"} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.URL.Path = "/" + text
+		r.Header.Set("User-Agent", text)
+		h.ServeHTTP(httptest.NewRecorder(), r)
+	}
+	for _, span := range spans.Ended() {
+		for _, kv := range span.Attributes() {
+			if v := kv.Value.String(); !utf8.ValidString(v) || len(v) > 260 {
+				t.Errorf("%s = %q", kv.Key, v)
+			}
 		}
 	}
 }
