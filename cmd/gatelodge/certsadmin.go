@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gatelodge/cmd/internal/admin"
+	"gatelodge/cmd/internal/metrics"
 	"gatelodge/proxy/certs"
 	"gatelodge/proxy/hostname"
 )
@@ -29,6 +30,15 @@ func (p *program) certStatuses(ctx context.Context, failing bool) (iter.Seq[admi
 			}
 		}
 	}, err
+}
+
+// workload is for metrics.
+func (p *program) workload() metrics.Workload {
+	w := p.certs.Workload()
+	return metrics.Workload{
+		Orders:   map[string]int{"queued": w.Queued, "running": w.Running, "parked": w.Parked},
+		Withheld: w.Withheld, Remembered: map[string]int{"allowed": w.Allowed, "denied": w.Denied},
+	}
 }
 
 // retry lets a name, or all for the empty name, be tried again now.

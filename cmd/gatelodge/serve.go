@@ -178,7 +178,7 @@ func (p *program) permissionFor(cfg config.OnDemand) (certs.Permission, error) {
 	if now := p.cfg.Load(); p.settings != nil && reflect.DeepEqual(now.OnDemand, cfg) {
 		return p.settings.certs.Permission, nil
 	}
-	gate, err := newPermission(cfg, p.log)
+	gate, err := newPermission(cfg, p.metrics.Ask(), p.log)
 	if err == nil && p.settings != nil {
 		old, isAsk := p.settings.certs.Permission.(*permission.Ask)
 		if ask, ok := gate.(*permission.Ask); ok && isAsk {

@@ -204,7 +204,7 @@ func (p pools) closeBut(keep pools) {
 }
 
 // newPermission builds the gate for on-demand names, or nil without one: then they are refused.
-func newPermission(cfg config.OnDemand, log *zap.Logger) (certs.Permission, error) {
+func newPermission(cfg config.OnDemand, metrics permission.AskMetrics, log *zap.Logger) (certs.Permission, error) {
 	switch {
 	case !cfg.Enabled:
 		return nil, nil
@@ -212,7 +212,7 @@ func newPermission(cfg config.OnDemand, log *zap.Logger) (certs.Permission, erro
 		return permission.NewNamesFile(cfg.NamesFile, log)
 	default:
 		node, _ := os.Hostname() // a node without a name asks without one
-		return permission.NewAsk(permission.AskConfig{Logger: log, URL: cfg.Ask, Node: node, Timeout: cfg.AskTimeout, AllowTTL: cfg.AllowTTL, DenyTTL: cfg.DenyTTL, StaleIfError: cmp.Or(cfg.StaleIfError, -1)})
+		return permission.NewAsk(permission.AskConfig{Logger: log, Metrics: metrics, URL: cfg.Ask, Node: node, Timeout: cfg.AskTimeout, AllowTTL: cfg.AllowTTL, DenyTTL: cfg.DenyTTL, StaleIfError: cmp.Or(cfg.StaleIfError, -1)})
 	}
 }
 

@@ -32,6 +32,7 @@ func (p *program) startSide() (_ *side, err error) {
 	}()
 	p.metrics.WatchCertificates(p.certs.Expiries)
 	p.metrics.WatchUpstreams(p.upstreamCounts)
+	p.metrics.WatchWorkload(p.workload)
 	listeners := p.side.Listeners // in the order of listenSide
 	cfg := p.cfg.Load().Admin
 	if cfg.Metrics != "" {

@@ -1,7 +1,7 @@
 // Package metrics counts what the program does and serves the counts, with the process's health, on loopback.
 //
 // No label is a name, a client or anything else that strangers choose: the number of series is bounded by the configuration. The rooms that count know only small
-// interfaces of their own; [Metrics.Proxy], [Metrics.Certs] and [Metrics.ACME] return what satisfies them.
+// interfaces of their own; [Metrics.Proxy], [Metrics.Certs], [Metrics.Ask] and [Metrics.ACME] return what satisfies them.
 package metrics
 
 import (
@@ -19,6 +19,7 @@ type Metrics struct {
 	registry *prometheus.Registry
 	proxy    *Proxy
 	certs    *Certs
+	ask      *Ask
 	acme     *ACME
 }
 
@@ -31,7 +32,7 @@ func New(version string) *Metrics {
 	}, []string{"version", "go_version"})
 	build.WithLabelValues(version, runtime.Version()).Set(1)
 	r.MustRegister(build)
-	return &Metrics{registry: r, proxy: newProxy(r), certs: newCerts(r), acme: newACME(r)}
+	return &Metrics{registry: r, proxy: newProxy(r), certs: newCerts(r), ask: newAsk(r), acme: newACME(r)}
 }
 
 // Proxy counts connections and requests.
@@ -39,6 +40,9 @@ func (m *Metrics) Proxy() *Proxy { return m.proxy }
 
 // Certs counts certificate lookups and issuances.
 func (m *Metrics) Certs() *Certs { return m.certs }
+
+// Ask counts requests to the endpoint that decides about on-demand names.
+func (m *Metrics) Ask() *Ask { return m.ask }
 
 // ACME counts requests to CAs.
 func (m *Metrics) ACME() *ACME { return m.acme }

@@ -42,6 +42,8 @@ func TestMetrics_CountsByClassesThatStrangersCannotExtend(t *testing.T) {
 	a.Speaks("le", 2)
 	a.Speaks("old", 1)
 	a.V1Used("old")
+	m.Ask().Asked("denied", time.Millisecond)
+	m.Ask().Asked("victim.example.com", time.Millisecond)
 
 	got := scrape(t, m.Handler())
 	for _, line := range []string{
@@ -66,6 +68,10 @@ func TestMetrics_CountsByClassesThatStrangersCannotExtend(t *testing.T) {
 		`gatelodge_acme_protocol_version{ca="le"} 2`,
 		`gatelodge_acme_protocol_version{ca="old"} 1`,
 		`gatelodge_acme_v1_orders_total{ca="old"} 1`,
+		`gatelodge_ask_requests_total{result="denied"} 1`,
+		`gatelodge_ask_requests_total{result="failed"} 0`,
+		`gatelodge_ask_requests_total{result="other"} 1`,
+		`gatelodge_ask_request_seconds_count 2`,
 		`gatelodge_build_info{go_version=`,
 		`go_goroutines `,
 	} {
@@ -83,6 +89,7 @@ func TestMetrics_NamesFollowTheConventions(t *testing.T) {
 	m.ACME().Request("le", "order", 200, time.Second)
 	m.WatchCertificates(func() iter.Seq[time.Time] { return slices.Values([]time.Time{time.Now()}) })
 	m.WatchUpstreams(func() []Upstream { return []Upstream{{Name: "app"}} })
+	m.WatchWorkload(func() Workload { return Workload{Orders: map[string]int{"queued": 1}} })
 	problems, err := testutil.GatherAndLint(m.registry)
 	if err != nil {
 		t.Fatal(err)
@@ -123,6 +130,26 @@ func TestMetrics_ShowsUpstreamsByNameAndState(t *testing.T) {
 		`gatelodge_upstream_targets{state="down",upstream="app"} 0`, `gatelodge_upstream_requests_total{upstream="app"} 9`,
 		`gatelodge_upstream_failures_total{upstream="app"} 3`, `gatelodge_upstream_retries_total{upstream="app"} 2`,
 		`gatelodge_upstream_in_flight{upstream="app"} 5`, `gatelodge_upstream_waiting{upstream="app"} 4`,
+	} {
+		if !strings.Contains(got, "\n"+line+"\n") {
+			t.Errorf("/metrics lacks %s", line)
+		}
+	}
+}
+
+func TestMetrics_ShowsWhatThereIsToDo(t *testing.T) {
+	m := New("v0")
+	m.WatchWorkload(func() Workload {
+		return Workload{
+			Orders: map[string]int{"queued": 3, "running": 2, "parked": 1}, Withheld: map[string]int{"new_orders": 7, "per_tenant": 0},
+			Remembered: map[string]int{"allowed": 4, "denied": 5},
+		}
+	})
+	got := scrape(t, m.Handler())
+	for _, line := range []string{
+		`gatelodge_orders{state="queued"} 3`, `gatelodge_orders{state="running"} 2`, `gatelodge_orders{state="parked"} 1`,
+		`gatelodge_orders_withheld{budget="new_orders"} 7`, `gatelodge_orders_withheld{budget="per_tenant"} 0`,
+		`gatelodge_ask_remembered{verdict="allowed"} 4`, `gatelodge_ask_remembered{verdict="denied"} 5`,
 	} {
 		if !strings.Contains(got, "\n"+line+"\n") {
 			t.Errorf("/metrics lacks %s", line)

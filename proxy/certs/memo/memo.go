@@ -78,6 +78,19 @@ func (m *Memo[K, V]) Forget(key K) {
 	m.mu.Unlock()
 }
 
+// Count returns for how many entries that are in date f is true. Nobody else gets at the Memo meanwhile, so f must be quick.
+func (m *Memo[K, V]) Count(f func(V) bool) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now, n := time.Now(), 0
+	for _, is := range m.m {
+		if now.Before(is.until) && f(is.value) {
+			n++
+		}
+	}
+	return n
+}
+
 // Each calls f for a copy of every entry that is in date.
 func (m *Memo[K, V]) Each(f func(K, V)) {
 	m.mu.Lock()

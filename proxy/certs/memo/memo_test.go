@@ -28,8 +28,17 @@ func TestMemo_RemembersForATimeAndWithinItsBound(t *testing.T) {
 		if n != 100 {
 			t.Errorf("%d are remembered, want 100", n)
 		}
+		if n := m.Count(func(v string) bool { return v == "b" }); n != 100 {
+			t.Errorf("%d are counted, want 100", n)
+		}
+		if n := m.Count(func(v string) bool { return v == "a" }); n != 0 {
+			t.Errorf("%d are counted that are not there", n)
+		}
 		time.Sleep(time.Hour)
 		m.Each(func(i int, _ string) { t.Errorf("%d is remembered after its time", i) })
+		if n := m.Count(func(string) bool { return true }); n != 0 {
+			t.Errorf("%d are counted after their time", n)
+		}
 		m.Put(5, "c", time.Now().Add(time.Hour))
 		m.Forget(5)
 		if _, ok := m.Get(5); ok {

@@ -21,6 +21,21 @@ type Answer struct {
 // holds reports whether the answer can be taken without asking.
 func (v Answer) holds(now time.Time) bool { return v.err == nil && now.Before(v.fresh) }
 
+// result is what AskMetrics hears.
+func (v Answer) result() string {
+	if v.err != nil {
+		return "failed"
+	}
+	return verdictOf(v.Allowed)
+}
+
+// Remembered returns of how many names it is remembered that they were allowed, or denied.
+func (a *Ask) Remembered() (allowed, denied int) {
+	allowed = a.answers.Count(func(v Answer) bool { return v.Allowed })
+	denied = a.answers.Count(func(v Answer) bool { return !v.Allowed && v.err == nil })
+	return allowed, denied
+}
+
 // refreshPause is how long a request that finds an old answer, while the endpoint fails, does not make us ask again.
 const refreshPause = 10 * time.Second
 

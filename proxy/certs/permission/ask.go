@@ -47,12 +47,24 @@ type AskConfig struct {
 	// Logger gets a line when the endpoint begins to fail and one when it works again. Nil: none.
 	Logger *zap.Logger
 
+	// Metrics may be nil.
+	Metrics AskMetrics
+
 	// AllowTTL and DenyTTL are how long answers hold that carry no Cache-Control. Zero means 10 m and 1 m.
 	AllowTTL, DenyTTL time.Duration
 
 	// StaleIfError is how long the last answer goes on allowing a name while the endpoint cannot tell. Zero means 7 d; below zero, not at all.
 	StaleIfError time.Duration
 }
+
+// AskMetrics hears of every request to the endpoint: its result, "allowed", "denied" or "failed", and how long it took, with the wait for a place. It returns at once.
+type AskMetrics interface {
+	Asked(result string, took time.Duration)
+}
+
+type noMetrics struct{}
+
+func (noMetrics) Asked(string, time.Duration) {}
 
 // Ask asks an HTTP endpoint: 200 allows, 404 and 403 deny, everything else, and a 200 with a broken JSON object, cannot tell. It never follows redirects. Answers are
 // kept for as long as their Cache-Control (max-age, no-store) or else the configuration says, and a name has one request under way at a time.
@@ -91,6 +103,9 @@ func NewAsk(cfg AskConfig) (*Ask, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
+	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = noMetrics{}
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, askTimeout)
 	cfg.AllowTTL = cmp.Or(cfg.AllowTTL, askAllowTTL)
@@ -208,9 +223,11 @@ func (a *Ask) askOnce(ctx context.Context, name string, client netip.Addr) Answe
 	if known && time.Now().Before(before.fresh) { // another flight has just landed
 		return before
 	}
+	began := time.Now()
 	answer, ttl := a.request(ctx, name, client)
-	a.watch(answer.err)
 	now := time.Now()
+	a.cfg.Metrics.Asked(answer.result(), now.Sub(began))
+	a.watch(answer.err)
 	if answer.err != nil && known {
 		answer.Allowed, answer.Tenant, answer.To, answer.Asked = before.Allowed, before.Tenant, before.To, before.Asked
 	} else if answer.err == nil {
