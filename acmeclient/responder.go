@@ -30,7 +30,9 @@ const (
 	negativeTTL     = 2 * time.Second
 	tlsTTL          = time.Second // of a tls-alpn-01 answer: another order for the name may follow at once
 	maxLookups      = 4096        // remembered at a time
-	lookupRate      = 25          // store reads per second and challenge type
+	lookupRate      = 25          // store reads that find nothing, per second and challenge type
+	lookupBurst     = 4 * lookupRate
+	lookupWait      = time.Second // for one of them, when many come at once
 	lookupTimeout   = 2 * time.Second
 	challengePrefix = "acme/challenges/"
 	httpPrefix      = "/.well-known/acme-challenge/" // RFC 8555 §8.3
@@ -40,7 +42,8 @@ const (
 // is in memory and in the store before the CA is told.
 //
 // Strangers can ask for challenges, too. What is not pending goes the way that it would go without the Responder, and costs at most
-// 50 reads of the store per second, whatever they ask.
+// 50 reads of the store per second, whatever they ask. What a CA asks for is found, and costs nothing of that: a fleet that has many orders at a time is asked
+// for several answers of each, mostly at nodes that did not publish them.
 type Responder struct {
 	store                   storage.Store
 	log                     *zap.Logger
@@ -63,7 +66,7 @@ type lookup struct {
 func NewResponder(store storage.Store, logger *zap.Logger) *Responder {
 	return &Responder{
 		store: store, log: logger.Named("challenges"),
-		httpLookups: rate.NewLimiter(lookupRate, lookupRate), tlsLookups: rate.NewLimiter(lookupRate, lookupRate),
+		httpLookups: rate.NewLimiter(lookupRate, lookupBurst), tlsLookups: rate.NewLimiter(lookupRate, lookupBurst),
 		looking: make(chan struct{}, selfParallel),
 		pending: map[string]*published{}, looked: map[string]lookup{},
 	}
@@ -202,13 +205,17 @@ func (r *Responder) find(ctx context.Context, typ, asked, token string) *publish
 	if typ == ChallengeTLSALPN01 {
 		limiter, found, none = r.tlsLookups, tlsTTL, 0
 	}
-	if !limiter.AllowN(now, 1) {
+	if !mayLook(ctx, limiter) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	p, err := r.read(ctx, object)
+	now = time.Now()
 	ttl := found
+	if err == nil {
+		limiter.ReserveN(now, -1) // gives it back
+	}
 	if err != nil || !now.Before(p.record.Expires) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			r.log.Warn("look for a challenge", zap.Error(err))
@@ -219,6 +226,13 @@ func (r *Responder) find(ctx context.Context, typ, asked, token string) *publish
 		r.remember(object, lookup{p, now.Add(ttl)}, now)
 	}
 	return p
+}
+
+// mayLook waits for a turn, but not for long: a CA that is refused holds it against the name.
+func mayLook(ctx context.Context, limiter *rate.Limiter) bool {
+	ctx, cancel := context.WithTimeout(ctx, lookupWait)
+	defer cancel()
+	return limiter.Wait(ctx) == nil
 }
 
 // remember keeps what the store said. When there is too much of it, what has passed goes; if nothing has, everything.

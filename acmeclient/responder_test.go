@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -138,26 +140,29 @@ func TestResponder_StrangersCannotHammerTheStore(t *testing.T) {
 		if n := store.Count(storagetest.Get, ""); n != 1 {
 			t.Errorf("%d reads for one token", n)
 		}
-		for i := range 10_000 {
-			get(h, "GET", "www.example.com", httpPrefix+fmt.Sprintf("%030d", i))
+		flood := func(ask func(i int)) (reads int) {
+			before := store.Count(storagetest.Get, "")
+			var all sync.WaitGroup
+			for i := range 5000 {
+				all.Go(func() { ask(i) })
+			}
+			all.Wait()
+			return store.Count(storagetest.Get, "") - before
 		}
-		if n := store.Count(storagetest.Get, ""); n > lookupRate {
+		byHTTP := func(i int) { get(h, "GET", "www.example.com", httpPrefix+fmt.Sprintf("%030d", i)) }
+		const most = lookupBurst + lookupRate // at once, and while some wait for a second
+		if n := flood(byHTTP); n > most {
 			t.Errorf("%d reads at once", n)
 		}
-		before := store.Count(storagetest.Get, "")
-		for range 1000 {
+		if n := flood(func(int) {
 			if _, err := r.Certificate(&tls.ClientHelloInfo{ServerName: "www.example.com", SupportedProtos: []string{"acme-tls/1"}}); err != nil {
 				t.Error(err)
 			}
-		}
-		if n := store.Count(storagetest.Get, "") - before; n == 0 || n > lookupRate {
+		}); n == 0 || n > most {
 			t.Errorf("%d reads by TLS", n)
 		}
 		time.Sleep(10 * time.Second)
-		for i := range 10_000 {
-			get(h, "GET", "www.example.com", httpPrefix+fmt.Sprintf("%030d", i))
-		}
-		if n := store.Count(storagetest.Get, ""); n > 3*lookupRate {
+		if n := flood(byHTTP); n > most {
 			t.Errorf("%d reads at twice", n)
 		}
 		for i := range 2 * maxLookups {
@@ -165,6 +170,33 @@ func TestResponder_StrangersCannotHammerTheStore(t *testing.T) {
 		}
 		if len(r.looked) > maxLookups {
 			t.Errorf("%d answers remembered", len(r.looked))
+		}
+	})
+}
+
+// TestResponder_AnswersAllThatACAAsksForAtOnce: a node of a fleet is asked for the answers of the others, each by several vantage points.
+func TestResponder_AnswersAllThatACAAsksForAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := storagetest.NewFaulty(storage.NewMemory(), storagetest.Fault{Op: storagetest.Get, Latency: 30 * time.Millisecond})
+		mine, other := NewResponder(slow, zaptest.NewLogger(t)), NewResponder(slow, zaptest.NewLogger(t))
+		const names, points = 300, 5
+		for i := range names {
+			present(t, mine, ChallengeTLSALPN01, fmt.Sprintf("n%d.example.com", i))
+		}
+		var missed atomic.Int64
+		var all sync.WaitGroup
+		for i := range names * points { // 300 a second
+			time.Sleep(time.Second / names)
+			all.Go(func() {
+				hello := &tls.ClientHelloInfo{ServerName: fmt.Sprintf("n%d.example.com", i%names), SupportedProtos: []string{"acme-tls/1"}}
+				if cert, err := other.Certificate(hello); cert == nil || err != nil {
+					missed.Add(1)
+				}
+			})
+		}
+		all.Wait()
+		if n := missed.Load(); n != 0 {
+			t.Errorf("%d of %d questions were not answered", n, names*points)
 		}
 	})
 }
