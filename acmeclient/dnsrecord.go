@@ -15,6 +15,8 @@ import (
 	"github.com/libdns/libdns"
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
+
+	"gatelodge/storage"
 )
 
 const (
@@ -54,8 +56,9 @@ func (s *DNSSolver) present(ctx context.Context, p *dnsPlace, name, token, keyAu
 		Name: name, FQDN: p.fqdn, Zone: p.apex, Value: challenge.DNS01KeyAuthorization(), Provider: p.zone.Name, Created: time.Now().UTC(),
 	}
 	_, _, err := s.store.Get(ctx, rec.object())
-	again := err == nil
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	_, damaged := errors.AsType[*storage.CorruptError](err)
+	again := err == nil || damaged // its name says what is in it
+	if !again && !errors.Is(err, fs.ErrNotExist) {
 		return nil, ofStore(fmt.Errorf("look for the DNS record of an earlier attempt: %w", err))
 	}
 	data, err := json.Marshal(rec)
@@ -157,11 +160,12 @@ func (s *DNSSolver) sweep(ctx context.Context, object string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
+	_, damaged := errors.AsType[*storage.CorruptError](err)
+	if err != nil && !damaged {
 		return fmt.Errorf("read a DNS record: %w", err)
 	}
 	rec := &dnsRecord{}
-	if err := json.Unmarshal(data, rec); err != nil || rec.object() != object {
+	if damaged || json.Unmarshal(data, rec) != nil || rec.object() != object {
 		return s.forget(ctx, object, "it is damaged")
 	}
 	age := time.Since(rec.Created)

@@ -114,20 +114,13 @@ func (b *limitBook) load(ctx context.Context, now time.Time) {
 	}
 }
 
+// read returns what the fleet knows. What is damaged is put aside and begun anew.
 func (b *limitBook) read(ctx context.Context) ([]Limit, storage.Version, error) {
-	data, version, err := b.store.Get(ctx, b.name())
+	limits, version, err := storage.LoadJSON[[]Limit](ctx, b.store, b.name(), b.log)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, "", nil
 	}
-	if err != nil {
-		return nil, "", err
-	}
-	var limits []Limit
-	if err := json.Unmarshal(data, &limits); err != nil {
-		b.log.Warn("the stored limits are damaged and begun anew", zap.String("object", b.name()), zap.Error(err))
-		return nil, version, nil
-	}
-	return limits, version, nil
+	return limits, version, err
 }
 
 // note remembers the time that a Problem of an order gave, if it gave one.

@@ -79,10 +79,14 @@ func (b *orderBook) load(ctx context.Context, name string) (*orderRecord, error)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
+	_, damaged := errors.AsType[*storage.CorruptError](err)
+	if err != nil && !damaged {
 		return nil, ofStore(fmt.Errorf("read the order in progress: %w", err))
 	}
-	if err := json.Unmarshal(data, &record); err != nil {
+	if err == nil {
+		err = json.Unmarshal(data, &record)
+	}
+	if err != nil { // nothing of worth in it: the CSR has another order soon
 		b.log.Warn("the stored order is damaged; a new one is placed", zap.String("object", name), zap.Error(err))
 		return nil, nil
 	}
