@@ -1,17 +1,14 @@
 package proxy
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"slices"
 )
 
@@ -45,14 +42,10 @@ func LoadClientAuth(name string, files []string, mode string) (ClientAuth, error
 	}
 	var errs []error
 	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err == nil {
-			var more []*x509.Certificate
-			more, err = parseCertificates(text)
-			p.CAs = append(p.CAs, more...)
-		}
+		more, err := ReadCertificates(file)
+		p.CAs = append(p.CAs, more...)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("client auth %q: read CAs of %s: %w", name, file, err))
+			errs = append(errs, fmt.Errorf("client auth %q: read CAs:\n%w", name, err))
 		}
 	}
 	if len(errs) == 0 {
@@ -62,33 +55,6 @@ func LoadClientAuth(name string, files []string, mode string) (ClientAuth, error
 		return ClientAuth{}, err
 	}
 	return p, nil
-}
-
-// parseCertificates takes certificates in PEM and nothing else. encoding/pem passes over blocks that are cut off, so they are counted.
-func parseCertificates(text []byte) ([]*x509.Certificate, error) {
-	var certs []*x509.Certificate
-	begun, read := bytes.Count(text, []byte("-----BEGIN ")), 0
-	for rest := text; ; read++ {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("has a %s where only certificates belong", block.Type)
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("parse certificate %d: %w", read+1, err)
-		}
-		certs = append(certs, cert)
-	}
-	if read != begun {
-		return nil, fmt.Errorf("%d of %d PEM blocks are damaged", begun-read, begun)
-	}
-	if len(certs) == 0 {
-		return nil, errors.New("no certificate in PEM")
-	}
-	return certs, nil
 }
 
 func (p *ClientAuth) check() error {

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"gatelodge/acmeclient"
 	"gatelodge/cmd/internal/config"
 	"gatelodge/cmd/internal/metrics"
+	"gatelodge/proxy"
 	"gatelodge/proxy/certs"
 	"gatelodge/storage"
 )
@@ -266,14 +266,16 @@ func loadRoots(files []string) (*x509.CertPool, error) {
 		return nil, nil
 	}
 	pool := x509.NewCertPool()
+	var errs []error
 	for _, file := range files {
-		pem, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("read roots: %w", err)
+		certs, err := proxy.ReadCertificates(file)
+		errs = append(errs, err)
+		for _, cert := range certs {
+			pool.AddCert(cert)
 		}
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read roots: %s has no PEM certificate", file)
-		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("read roots:\n%w", err)
 	}
 	return pool, nil
 }

@@ -121,9 +121,9 @@ func usersOf(a config.Auth) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read users: %w", err)
 	}
-	more, err := policy.ParseUsers(data)
+	more, err := policy.ParseUsers(a.UsersFile, data)
 	if err != nil {
-		return nil, fmt.Errorf("read users: %s: %w", a.UsersFile, err)
+		return nil, fmt.Errorf("read users:\n%w", err)
 	}
 	return append(list, more...), nil
 }

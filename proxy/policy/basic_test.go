@@ -166,12 +166,17 @@ func TestBasic_RefusesUsersThatAreNone(t *testing.T) {
 }
 
 func TestParseUsers_ReadsWhatHtpasswdWrites(t *testing.T) {
-	list, err := policy.ParseUsers([]byte("# staff\n\nalice:" + cheap(t, "a") + "\r\n  bob:" + argonPassword + "\n"))
+	list, err := policy.ParseUsers("users", []byte("# staff\n\nalice:"+cheap(t, "a")+"\r\n  bob:"+argonPassword+"\n"))
 	if err != nil || len(list) != 2 || !strings.HasPrefix(list[1], "bob:$argon2id$") {
 		t.Errorf("%q, %v", list, err)
 	}
-	if _, err := policy.ParseUsers([]byte("alice:" + cheap(t, "a") + "\nbob:hunter2\n")); err == nil || !strings.Contains(err.Error(), "line 2") || strings.Contains(err.Error(), "hunter2") {
+	if _, err := policy.ParseUsers("users", []byte("alice:"+cheap(t, "a")+"\nbob:hunter2\n")); err == nil || !strings.Contains(err.Error(), "users:2: ") || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("a plain password: %v", err)
+	}
+	alice := "alice:" + cheap(t, "a") + "\n"
+	_, err = policy.ParseUsers("users", []byte("bob\n"+alice+"\n"+alice))
+	if err == nil || err.Error() != "users:1: a user is written NAME:HASH\nusers:4: the user \"alice\" is in line 2 already" {
+		t.Errorf("two faults: %v", err)
 	}
 }
 
@@ -181,7 +186,7 @@ func FuzzParseUsers(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, file string) {
-		list, err := policy.ParseUsers([]byte(file))
+		list, err := policy.ParseUsers("users", []byte(file))
 		if err != nil {
 			for _, line := range strings.Fields(file) {
 				if _, hash, ok := strings.Cut(line, ":"); ok && len(hash) > 15 && strings.Contains(err.Error(), hash) {

@@ -16,22 +16,33 @@ type users struct {
 	list   []*passwordHash
 }
 
-// ParseUsers reads users as htpasswd writes them, NAME:HASH a line; empty lines and those that begin with # are left out. Errors name the line, never
-// what stands in it.
-func ParseUsers(file []byte) ([]string, error) {
+// ParseUsers reads users as htpasswd writes them, NAME:HASH a line; empty lines and those that begin with # are left out. Errors name file and line, all of them in one
+// go, and never show a hash, or what may be a password.
+func ParseUsers(file string, text []byte) ([]string, error) {
 	var list []string
-	lines := bufio.NewScanner(bytes.NewReader(file))
+	var faults []error
+	first := map[string]int{} // the lines of the names
+	lines := bufio.NewScanner(bytes.NewReader(text))
 	for n := 1; lines.Scan(); n++ {
 		line := strings.TrimSpace(lines.Text())
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		if _, _, err := parseUser(line); err != nil {
-			return nil, fmt.Errorf("line %d: %w", n, err)
+		name, _, err := parseUser(line)
+		if before := first[name]; err == nil && before > 0 {
+			err = fmt.Errorf("the user %q is in line %d already", name, before)
 		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s:%d: %w", file, n, err))
+			continue
+		}
+		first[name] = n
 		list = append(list, line)
 	}
-	return list, lines.Err()
+	if err := lines.Err(); err != nil {
+		faults = append(faults, fmt.Errorf("%s: %w", file, err))
+	}
+	return list, errors.Join(faults...)
 }
 
 func newUsers(list []string) (*users, error) {

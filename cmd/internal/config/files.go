@@ -45,6 +45,15 @@ func (c *Config) checkFiles() error {
 	for i := range c.Sites {
 		check(c.siteSource(i).key("certificate"), c.Sites[i].Certificate)
 		check(c.siteSource(i).key("key"), c.Sites[i].Key)
+		check(c.siteSource(i).key("auth").key("users_file"), c.Sites[i].Auth.UsersFile)
+		for j, r := range c.Sites[i].Routes {
+			check(c.siteSource(i).key("route").elem(j).key("auth").key("users_file"), r.Auth.UsersFile)
+		}
+	}
+	for _, name := range sortedKeys(c.ClientAuth) {
+		for j, path := range c.ClientAuth[name].CA {
+			check(c.src.key("client_auth").key(name).key("ca").elem(j), path)
+		}
 	}
 	check(c.src.key("on_demand").key("names_file"), c.OnDemand.NamesFile)
 	return faults.orNil()

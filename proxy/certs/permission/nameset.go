@@ -16,8 +16,8 @@ type nameList struct {
 	exact, suffix nameSet // suffix without its "*."
 }
 
-// parseNames reads a list of names. All faults come in one error, up to ten of them.
-func parseNames(data []byte) (*nameList, error) {
+// parseNames reads a list of names. All faults come in one error with file and line, up to ten of them.
+func parseNames(file string, data []byte) (*nameList, error) {
 	list := &nameList{}
 	var faults []error
 	lines := bufio.NewScanner(bytes.NewReader(data))
@@ -28,11 +28,11 @@ func parseNames(data []byte) (*nameList, error) {
 			continue
 		}
 		if err := list.add(text); err != nil {
-			faults = append(faults, fmt.Errorf("line %d: %w", n, err))
+			faults = append(faults, fmt.Errorf("%s:%d: %w", file, n, err))
 		}
 	}
 	if err := lines.Err(); err != nil {
-		faults = append(faults, err)
+		faults = append(faults, fmt.Errorf("%s: %w", file, err))
 	}
 	list.exact.sort()
 	list.suffix.sort()

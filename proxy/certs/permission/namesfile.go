@@ -104,9 +104,9 @@ func (f *NamesFile) read() error {
 	if err != nil {
 		return fmt.Errorf("read names file: %w", err)
 	}
-	list, err := parseNames(data)
+	list, err := parseNames(f.path, data)
 	if err != nil {
-		return fmt.Errorf("read names file %s: %w", f.path, err)
+		return fmt.Errorf("read names file:\n%w", err)
 	}
 	f.modTime, f.size = info.ModTime(), info.Size()
 	f.names.Store(list)
