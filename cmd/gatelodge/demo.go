@@ -87,7 +87,7 @@ func (d *demo) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := newProgram(cfg, func() (*config.Config, error) { return config.Load(file) }, nil)
+	p, err := newProgram(ctx, cfg, func() (*config.Config, error) { return config.Load(file) }, nil)
 	if err != nil {
 		return err
 	}

@@ -110,7 +110,7 @@ func (l *lodge) start() {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	if l.program, err = newProgram(cfg, load, nil); err != nil {
+	if l.program, err = newProgram(context.Background(), cfg, load, nil); err != nil {
 		l.t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())

@@ -76,7 +76,7 @@ func TestProgram_DoesNotStartWithAPairThatDoesNotBelongTogether(t *testing.T) {
 	if err := verifyFiles(cfg); err == nil || !strings.Contains(err.Error(), "other.key") {
 		t.Errorf("check: %v; want an error that names the files", err)
 	}
-	p, err := newProgram(cfg, nil, nil)
+	p, err := newProgram(t.Context(), cfg, nil, nil)
 	if err == nil {
 		p.close()
 		t.Fatal("it started")

@@ -96,7 +96,13 @@ func serveUntilSignal(ctx context.Context, cfg *config.Config, load func() (*con
 	if err != nil {
 		return err
 	}
-	p, err := newProgram(cfg, load, inherited)
+	opening, opened := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	p, err := newProgram(opening, cfg, load, inherited)
+	interrupted := opening.Err() != nil
+	opened()
+	if interrupted && err != nil {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -115,9 +121,12 @@ func serveUntilSignal(ctx context.Context, cfg *config.Config, load func() (*con
 			case <-ended:
 				return
 			case s := <-signals:
-				if s == syscall.SIGUSR2 {
+				switch s {
+				case syscall.SIGUSR2:
 					listening.Go(func() { _, _ = p.upgradeOrSay(ctx) })
-				} else {
+				case syscall.SIGHUP: // which waits for an upgrade that is under way; SIGTERM does not
+					listening.Go(func() { _ = p.reloadOrSay() })
+				default:
 					p.onSignal(s, stop)
 				}
 			}
@@ -140,8 +149,6 @@ func (p *program) reloadOrSay() error {
 
 func (p *program) onSignal(s os.Signal, stop context.CancelCauseFunc) {
 	switch s {
-	case syscall.SIGHUP:
-		_ = p.reloadOrSay()
 	case syscall.SIGUSR1:
 		if err := p.access.Reopen(); err != nil {
 			p.log.Error("access log not reopened", zap.Error(err))

@@ -60,14 +60,16 @@ type program struct {
 	cfg       atomic.Pointer[config.Config] // what is in force
 	pools     atomic.Pointer[pools]         // of settings, for those who look without waiting for a reload
 	readiness readiness
-	abort     context.CancelFunc // ends everything without a drain; set by run
+	work      context.Context    // of the parts, which end after the drain
+	abort     context.CancelFunc // ends everything without a drain
 	ending    atomic.Bool        // somebody has asked for the end
 	successor chan *handover.Successor
 }
 
-// newProgram opens what the configuration names, in the order in which the parts need each other. On error nothing is left open.
-func newProgram(cfg *config.Config, load func() (*config.Config, error), inherited *handover.Inheritance) (_ *program, err error) {
+// newProgram opens what the configuration names, in the order in which the parts need each other, unless ctx ends first. On error nothing is left open.
+func newProgram(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), inherited *handover.Inheritance) (_ *program, err error) {
 	p := &program{load: load, inherited: inherited, metrics: metrics.New(version), successor: make(chan *handover.Successor, 1)}
+	p.work, p.abort = context.WithCancel(context.WithoutCancel(ctx))
 	p.cfg.Store(cfg)
 	defer func() {
 		if err != nil {
@@ -91,7 +93,7 @@ func newProgram(cfg *config.Config, load func() (*config.Config, error), inherit
 	for _, w := range cfg.Warnings() {
 		p.log.Warn("configuration", zap.Error(&w))
 	}
-	opening, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	opening, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	if p.store, err = openStore(opening, cfg.Storage, p.log.Named("storage")); err != nil {
 		return nil, err
@@ -212,16 +214,10 @@ func (p *program) drop(s *settings) {
 // run serves until ctx ends, then drains. Every goroutine of the program has ended when it returns.
 func (p *program) run(ctx context.Context) error {
 	defer p.close()
-	work, stop := context.WithCancel(context.WithoutCancel(ctx)) // the parts end after the drain, not before
-	defer stop()
-	p.abort = stop
-	p.alerts.Start(work)
-	if err := p.certs.Start(work); err != nil {
+	work := p.work
+	if err := p.start(work); err != nil {
 		return err
 	}
-	p.issuers.start(work)
-	p.settings.pools.start()
-	p.tickets.start(work, p.cfg.Load().TLS.SessionTickets)
 	side, err := p.startSide()
 	if err != nil {
 		return err
@@ -230,7 +226,7 @@ func (p *program) run(ctx context.Context) error {
 
 	var chores sync.WaitGroup
 	defer chores.Wait()
-	defer stop()
+	defer p.abort()
 	chores.Go(func() { p.newSweeper().run(work) })
 	chores.Go(func() { gcpace.Run(work, p.certs.CacheBytes) })
 
@@ -253,6 +249,20 @@ func (p *program) run(ctx context.Context) error {
 		p.drain(work)
 	}
 	return <-served
+}
+
+// start lets the parts work, before anybody is served. A reload waits for it.
+func (p *program) start(work context.Context) error {
+	p.reloading.Lock()
+	defer p.reloading.Unlock()
+	p.alerts.Start(work)
+	if err := p.certs.Start(work); err != nil {
+		return err
+	}
+	p.issuers.start(work)
+	p.settings.pools.start()
+	p.tickets.start(work, p.cfg.Load().TLS.SessionTickets)
+	return nil
 }
 
 // drain ends all within process.drain, after load balancers have heard of it.
@@ -337,6 +347,7 @@ func (p *program) close() {
 	p.reloading.Lock()
 	defer p.reloading.Unlock()
 	p.closed = true
+	p.abort()
 	if p.certs != nil {
 		p.certs.Close()
 	}
