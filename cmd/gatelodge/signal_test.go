@@ -53,6 +53,7 @@ func TestProgram_TakesTwoSignalsBeforeItServes(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancelCause(t.Context())
+	defer stop(nil)
 	for range 2 {
 		p.onSignal(syscall.SIGTERM, stop)
 	}

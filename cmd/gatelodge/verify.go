@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 
 	"go.uber.org/zap"
@@ -12,7 +13,8 @@ import (
 	"gatelodge/acmeclient"
 	"gatelodge/cmd/internal/config"
 	"gatelodge/proxy"
-	"gatelodge/proxy/certs/permission"
+	"gatelodge/proxy/certs"
+	"gatelodge/proxy/certs/localca"
 	"gatelodge/storage"
 )
 
@@ -21,7 +23,8 @@ func verifyFiles(cfg *config.Config) error {
 	var errs []error
 	nowhere := storage.NewMemory()
 	issuers := &acmeIssuers{store: nowhere, responder: acmeclient.NewResponder(nowhere, zap.NewNop()), log: zap.NewNop()}
-	if _, err := issuers.prepare(cfg); err != nil { // asks no CA
+	prepared, err := issuers.prepare(cfg) // asks no CA
+	if err != nil {
 		errs = append(errs, err)
 	}
 	if _, err := storage.ParseKeys(keyRefs(cfg.Storage.Encryption.Keys)); err != nil {
@@ -55,14 +58,41 @@ func verifyFiles(cfg *config.Config) error {
 			errs = append(errs, fmt.Errorf("site %s: certificate %s with key %s: %w", site.Name, site.CertFile, site.KeyFile, err))
 		}
 	}
-	if cfg.OnDemand.NamesFile != "" {
-		if names, err := permission.NewNamesFile(cfg.OnDemand.NamesFile, zap.NewNop()); err != nil {
-			errs = append(errs, err)
-		} else {
-			names.Close()
-		}
+	gate, err := newPermission(cfg.OnDemand, nil, zap.NewNop())
+	if err != nil {
+		return errors.Join(append(errs, err)...)
 	}
-	return errors.Join(errs...)
+	defer closePermission(gate, nil)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return rehearse(cfg, materials{cas: prepared.cas, permission: gate, log: zap.NewNop()})
+}
+
+// rehearse makes of cfg what a start would make, over a store that is empty and without sockets: whatever the rooms refuse they refuse here.
+func rehearse(cfg *config.Config, from materials) error {
+	local, err := localca.New(localca.Config{
+		Name: config.InternalCAName, Store: storage.NewMemory(), Names: cfg.InternalNames(), Lifetime: cfg.InternalCA.Lifetime, Logger: from.log,
+	})
+	if err != nil {
+		return err
+	}
+	from.cas = append(from.cas, certs.CA{Issuer: local, Names: cfg.InternalNames(), Internal: true})
+	s, err := newSettings(cfg, from)
+	if err != nil {
+		return err
+	}
+	defer s.pools.closeBut(nil)
+	m, err := certs.New(certs.Config{Store: storage.NewMemory(), Logger: from.log}, s.certs)
+	if err != nil {
+		return err
+	}
+	groups, err := proxy.ParseGroups(cfg.TLS.Groups)
+	if err != nil {
+		return err
+	}
+	_, err = proxy.New(proxy.Config{HTTPS: make([]net.Listener, 1), GetCertificate: m.GetCertificate, Limits: limitsOf(cfg), Groups: groups, Logger: from.log}, s.proxy)
+	return err
 }
 
 // noTransport stands in for the connections that a start would open.

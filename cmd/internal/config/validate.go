@@ -76,8 +76,8 @@ func (v *validator) listen() {
 	v.positive(at.key("handshake_timeout"), limits.HandshakeTimeout)
 	v.positive(at.key("header_timeout"), limits.HeaderTimeout)
 	v.positive(at.key("idle_timeout"), limits.IdleTimeout)
-	if n := limits.HeaderBytes; n < 1<<10 || n > 16<<20 {
-		v.fault(at.key("header_bytes"), `write "1KiB" to "16MiB"`, "%s is out of range", n)
+	if n := limits.HeaderBytes; n < 8<<10 || n > 16<<20 {
+		v.fault(at.key("header_bytes"), `write "8KiB" to "16MiB"`, "%s is out of range", n)
 	}
 }
 
@@ -112,7 +112,7 @@ func (v *validator) tls() {
 	if strings.Contains(name, "*") {
 		v.fault(src, "write one of the hosts", "%q is a pattern, not a name", name)
 	} else if name != "" && !v.claimed(name) {
-		v.warn(src, "write one of the hosts", "no [[site]] has the host %q", name)
+		v.fault(src, "write one of the hosts", "no [[site]] has the host %q", name)
 	}
 	if v.c.TLS.UnknownName == "default" && name == "" {
 		v.fault(v.c.src.key("tls").key("unknown_name"), `write default_name = "example.com" beside it`, "there is no default certificate to serve")
@@ -265,6 +265,8 @@ func (v *validator) onDemand() {
 	src, od := v.c.src.key("on_demand"), &v.c.OnDemand
 	v.positive(src.key("ask_timeout"), od.AskTimeout)
 	v.positive(src.key("max_wait"), od.MaxWait)
+	v.positive(src.key("allow_ttl"), od.AllowTTL)
+	v.positive(src.key("deny_ttl"), od.DenyTTL)
 	switch {
 	case od.Enabled && od.Ask == "" && od.NamesFile == "":
 		v.fault(src.key("enabled"), `set ask = "http://..." or names_file = "..."`,
@@ -313,6 +315,10 @@ func (v *validator) process() {
 		v.fault(at, `write "127.0.0.1:9180", or "" to turn it off`, "%q: metrics are served on loopback only", metrics)
 	case !strings.HasSuffix(string(metrics), ":0") && slices.Contains(slices.Concat(v.c.Listen.HTTP, v.c.Listen.HTTPS), metrics):
 		v.fault(at, "give it a port of its own", "%q is also listened on for sites", metrics)
+	}
+	if ready := v.c.Admin.Ready; ready != "" && !strings.HasSuffix(string(ready), ":0") &&
+		slices.Contains(append(slices.Concat(v.c.Listen.HTTP, v.c.Listen.HTTPS), metrics), ready) {
+		v.fault(src.key("admin").key("ready"), "give it a port of its own", "%q is also listened on for sites or metrics", ready)
 	}
 	if access := v.c.Log.Access; access != "stdout" && access != "off" && !strings.HasPrefix(access, "/") {
 		v.fault(src.key("log").key("access"), oneOf(access, []string{"stdout", "off", "/path"}), "unknown value %q", access)
