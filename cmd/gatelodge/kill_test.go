@@ -84,6 +84,9 @@ type process struct {
 
 func (l *lodge) startProcess() *process { return l.startProcessWith(l.path("gatelodge.toml")) }
 
+// servingLine is in the log of a process, and nowhere before its listeners are open.
+const servingLine = "\tserving\t"
+
 func (l *lodge) startProcessWith(config string, env ...string) *process {
 	l.t.Helper()
 	p := &process{cmd: exec.CommandContext(l.t.Context(), "gatelodge", "run", "-c", config), log: &syncBuffer{}}
@@ -93,9 +96,9 @@ func (l *lodge) startProcessWith(config string, env ...string) *process {
 		l.t.Fatal(err)
 	}
 	eventually(l.t, "the process serves", func() bool {
-		return strings.Contains(p.log.String(), "serving") || strings.Contains(p.log.String(), "gatelodge:")
+		return strings.Contains(p.log.String(), servingLine) || strings.Contains(p.log.String(), "gatelodge:")
 	})
-	if !strings.Contains(p.log.String(), "serving") {
+	if !strings.Contains(p.log.String(), servingLine) {
 		l.t.Fatalf("the process did not start:\n%s", p.log)
 	}
 	return p

@@ -114,6 +114,7 @@ to    = %q
 		})
 	}
 	for round := range 4 {
+		time.Sleep(2 * time.Second) // HAProxy has to ask a node some times, and find the other one again, before it leaves: inter 200ms, rise 1
 		n := nodes[round%2]
 		before := answered.Load()
 		if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -124,7 +125,6 @@ to    = %q
 		}
 		nodes[round%2] = l.startProcessWith(l.path(conf[round%2]))
 		eventually(t, "requests are answered meanwhile", func() bool { return answered.Load() > before+100 })
-		time.Sleep(2 * time.Second) // HAProxy has to find the node again before the other one leaves: inter 200ms, rise 1
 	}
 	stop()
 	clients.Wait()

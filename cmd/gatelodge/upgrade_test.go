@@ -58,7 +58,7 @@ func (l *lodge) startSuccession() *succession {
 		<-ended
 		_ = log.Close()
 	})
-	eventually(l.t, "the process serves", func() bool { return strings.Contains(s.text(), "serving") })
+	eventually(l.t, "the process serves", func() bool { return strings.Contains(s.text(), servingLine) })
 	return s
 }
 
