@@ -42,7 +42,8 @@ type accountRecord struct {
 	Binding    string        `json:"eab_kid,omitempty"`     // key identifier of the external account binding that was last sent
 	Pending    []byte        `json:"pending_key,omitempty"` // PKCS #8, of a roll-over that is not known to have happened
 	Created    time.Time     `json:"created"`
-	Registered time.Time     `json:"registered,omitzero"` // when it was last registered; bounds how often a lost account is
+	Registered time.Time     `json:"registered,omitzero"` // when it was last registered
+	Restored   time.Time     `json:"restored,omitzero"`   // when it was last registered again since the CA had lost it; bounds how often that happens
 }
 
 // registration is the account as ACME v1 knows it.
@@ -80,7 +81,7 @@ func (r *accountRecord) register(p Protocol, url, terms string) {
 }
 
 // reregisterPause bounds how often an account that the CA lost is registered again.
-const reregisterPause = 24 * time.Hour
+const reregisterPause = time.Hour
 
 // storeTimeout bounds a write that must happen though the work's context has ended.
 const storeTimeout = 10 * time.Second
@@ -291,16 +292,16 @@ func sameKey(a, b crypto.Signer) bool {
 	return ok && public.Equal(b.Public())
 }
 
-// mayRegisterAgain refuses to register a lost account more than once a day.
+// mayRegisterAgain refuses to register a lost account more than once an hour: a CA whose nodes know different accounts must not make us register in a circle.
 func (c *Client) mayRegisterAgain(acct *account) error {
-	next := acct.Registered.Add(reregisterPause)
+	next := acct.Restored.Add(reregisterPause)
 	if time.Now().After(next) {
 		return nil
 	}
 	return &Problem{
 		CA: c.cfg.Name, Op: "register the account again", Type: problemNamespace + "accountDoesNotExist",
-		Detail: "the CA lost the account twice within a day",
-		Advice: "see what happened to the account at the CA; it is registered again after a day",
+		Detail: "the CA lost the account twice within an hour",
+		Advice: "see what happened to the account at the CA; it is registered again after an hour",
 		scope:  ScopeAccount, retryAt: next,
 	}
 }
@@ -320,6 +321,9 @@ func (c *Client) register(ctx context.Context, d dialect, acct *account, version
 	}
 	next.accountRecord.register(d.protocol(), url, terms)
 	next.Registered = time.Now().UTC() // not before the CA has answered: one that failed did not lose the account once more
+	if again {
+		next.Restored = next.Registered
+	}
 	if _, err = c.storeAccount(ctx, &next, version); err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ func (c *Client) alternate(ctx context.Context, d dialect, a *attempt, o *order,
 	if err != nil {
 		return nil, err
 	}
-	return chain, checkChain(chain, a.names, a.csr, time.Now())
+	return checkChain(chain, a.names, a.csr, time.Now())
 }
 
 // How well a chain fits a preference.

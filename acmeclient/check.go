@@ -77,35 +77,65 @@ func sans(dns []string, ips []net.IP) []string {
 // maxChain bounds a chain, leaf included.
 const maxChain = 8
 
-// checkChain decides whether the answer is what was asked for: our key, our names, dates that make sense, each certificate signed by the next. Whether
+// clockSkew is how far the CA's clock may be ahead of ours.
+const clockSkew = 10 * time.Minute
+
+// errClock is wrapped where a certificate's dates make no sense at our time.
+var errClock = errors.New("the CA's clock or ours is wrong")
+
+// checkChain decides whether the answer is what was asked for: our key, our names, dates that make sense, and a chain that leads up from it, which it returns. Whether
 // anybody trusts the last one is not for us to say: the CA was configured by a person.
-func checkChain(chain [][]byte, names []string, csr *x509.CertificateRequest, now time.Time) error {
+func checkChain(chain [][]byte, names []string, csr *x509.CertificateRequest, now time.Time) ([][]byte, error) {
 	if len(chain) == 0 || len(chain) > maxChain {
-		return fmt.Errorf("the chain has %d certificates, allowed are 1 to %d", len(chain), maxChain)
+		return nil, fmt.Errorf("the chain has %d certificates, allowed are 1 to %d", len(chain), maxChain)
 	}
 	certs := make([]*x509.Certificate, len(chain))
 	for i, der := range chain {
 		var err error
 		if certs[i], err = x509.ParseCertificate(der); err != nil {
-			return fmt.Errorf("parse certificate %d of the chain: %w", i+1, err)
+			return nil, fmt.Errorf("parse certificate %d of the chain: %w", i+1, err)
 		}
 	}
-	leaf := certs[0]
+	if err := checkLeaf(certs[0], names, csr, now); err != nil {
+		return nil, err
+	}
+	return linked(certs)
+}
+
+// checkLeaf is checkChain for the certificate itself.
+func checkLeaf(leaf *x509.Certificate, names []string, csr *x509.CertificateRequest, now time.Time) error {
 	if !bytes.Equal(leaf.RawSubjectPublicKeyInfo, csr.RawSubjectPublicKeyInfo) {
 		return errors.New("the certificate is for another key")
 	}
 	if got := sans(leaf.DNSNames, leaf.IPAddresses); !slices.Equal(got, names) {
 		return fmt.Errorf("the certificate is for %s, not for %s", clean(strings.Join(got, ", ")), strings.Join(names, ", "))
 	}
-	if !leaf.NotAfter.After(leaf.NotBefore) || !leaf.NotAfter.After(now) {
-		return fmt.Errorf("the certificate ends at %s; the CA's clock or ours is wrong", leaf.NotAfter.UTC().Format(time.RFC3339))
-	}
-	for i := range len(certs) - 1 {
-		if err := certs[i].CheckSignatureFrom(certs[i+1]); err != nil {
-			return fmt.Errorf("certificate %d of the chain is not signed by the next: %w", i+1, err)
-		}
+	switch {
+	case !leaf.NotAfter.After(leaf.NotBefore) || !leaf.NotAfter.After(now):
+		return fmt.Errorf("the certificate ends at %s: %w", leaf.NotAfter.UTC().Format(time.RFC3339), errClock)
+	case leaf.NotBefore.After(now.Add(clockSkew)):
+		return fmt.Errorf("the certificate begins at %s: %w", leaf.NotBefore.UTC().Format(time.RFC3339), errClock)
 	}
 	return nil
+}
+
+// linked returns what leads up from the first certificate, each signed by the next (RFC 8446 §4.4.2). CAs send others besides: cross-signed ones that lead elsewhere, the
+// same one twice, the right ones in another order. To ask for another certificate would not help. None at all above the first is an error, unless it came alone.
+func linked(certs []*x509.Certificate) ([][]byte, error) {
+	top, rest := certs[0], certs[1:]
+	chain := [][]byte{top.Raw}
+	for len(rest) > 0 {
+		i := slices.IndexFunc(rest, func(c *x509.Certificate) bool { return !c.Equal(top) && top.CheckSignatureFrom(c) == nil })
+		if i < 0 {
+			break
+		}
+		top = rest[i]
+		chain, rest = append(chain, top.Raw), slices.Concat(rest[:i], rest[i+1:])
+	}
+	if len(chain) == 1 && len(certs) > 1 {
+		return nil, fmt.Errorf("the certificate is not signed by the next of the chain, nor by another: %w", top.CheckSignatureFrom(certs[1]))
+	}
+	return chain, nil
 }
 
 // replacedID returns the id of the predecessor of a certificate for the sorted names, empty if it cannot be one: RFC 9773 §5 asks for an identifier in common.

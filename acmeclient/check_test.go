@@ -1,6 +1,7 @@
 package acmeclient
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -10,6 +11,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +89,7 @@ func TestCheckChain_TakesOnlyWhatWasAskedFor(t *testing.T) {
 		{"a name more", [][]byte{leaf(key.Public(), now, now.Add(time.Minute), "a.test", "evil.test"), issuer.Raw}, "evil.test"},
 		{"another name", [][]byte{leaf(key.Public(), now, now.Add(time.Minute), "evil.test"), issuer.Raw}, "evil.test"},
 		{"ended", [][]byte{leaf(key.Public(), now.Add(-time.Hour), now.Add(-time.Minute), "a.test"), issuer.Raw}, "clock"},
+		{"begins tomorrow", [][]byte{leaf(key.Public(), now.Add(24*time.Hour), now.Add(48*time.Hour), "a.test"), issuer.Raw}, "clock"},
 		{"signed by another", [][]byte{good, otherIssuer.Raw}, "not signed by the next"},
 		{"out of order", [][]byte{issuer.Raw, good}, "another key"},
 		{"empty", nil, "0 certificates"},
@@ -95,11 +98,53 @@ func TestCheckChain_TakesOnlyWhatWasAskedFor(t *testing.T) {
 		{"garbage above", [][]byte{good, {1, 2, 3}}, "parse"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			err := checkChain(tt.chain, []string{"a.test"}, csr, now)
+			_, err := checkChain(tt.chain, []string{"a.test"}, csr, now)
 			if tt.wrong == "" && err != nil || tt.wrong != "" && (err == nil || !strings.Contains(err.Error(), tt.wrong)) {
 				t.Errorf("error is %v", err)
 			}
 		})
+	}
+}
+
+func TestCheckChain_LeavesOutWhatDoesNotBelongToTheChain(t *testing.T) {
+	now := time.Now()
+	authority := func(name string, parent *x509.Certificate, key, parentKey crypto.Signer) *x509.Certificate {
+		tmpl := &x509.Certificate{SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
+			KeyUsage: x509.KeyUsageCertSign, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour)}
+		if parent == nil {
+			parent = tmpl
+		}
+		return issueCert(t, tmpl, parent, key.Public(), parentKey)
+	}
+	rootKey, lowerKey, otherKey, key := newKey(t), newKey(t), newKey(t), newKey(t)
+	root := authority("root", nil, rootKey, rootKey)
+	lower := authority("lower", root, lowerKey, rootKey)
+	stranger := authority("stranger", nil, otherKey, otherKey)
+	csrDER, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"a.test"}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, _ := x509.ParseCertificateRequest(csrDER)
+	leaf := issueCert(t, &x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: []string{"a.test"}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(time.Minute)}, lower, key.Public(), lowerKey)
+	for name, tt := range map[string]struct{ sent, want []*x509.Certificate }{
+		"as it should be":       {[]*x509.Certificate{leaf, lower, root}, []*x509.Certificate{leaf, lower, root}},
+		"a stranger at the end": {[]*x509.Certificate{leaf, lower, stranger}, []*x509.Certificate{leaf, lower}},
+		"a stranger in between": {[]*x509.Certificate{leaf, stranger, lower, root}, []*x509.Certificate{leaf, lower, root}},
+		"one twice":             {[]*x509.Certificate{leaf, lower, lower}, []*x509.Certificate{leaf, lower}},
+		"the root twice":        {[]*x509.Certificate{leaf, lower, root, root}, []*x509.Certificate{leaf, lower, root}},
+		"another order":         {[]*x509.Certificate{leaf, root, lower}, []*x509.Certificate{leaf, lower, root}},
+	} {
+		var sent, want [][]byte
+		for _, c := range tt.sent {
+			sent = append(sent, c.Raw)
+		}
+		for _, c := range tt.want {
+			want = append(want, c.Raw)
+		}
+		got, err := checkChain(sent, []string{"a.test"}, csr, now)
+		if err != nil || !slices.EqualFunc(got, want, bytes.Equal) {
+			t.Errorf("%s: %d certificates of %d, error %v", name, len(got), len(sent), err)
+		}
 	}
 }
 

@@ -181,7 +181,7 @@ func (p *Problem) judgeRequest(ex *exchange, now time.Time) {
 	case "invalidProfile":
 		p.scope, p.Advice = ScopeCA, "the CA does not offer the configured profile; change it"
 	case "accountDoesNotExist":
-		p.scope, p.Advice = ScopeAccount, "the CA no longer knows the account; it is registered again with the same key, once a day at most"
+		p.scope, p.Advice = ScopeAccount, "the CA no longer knows the account; it is registered again with the same key, once an hour at most"
 	case "unauthorized":
 		p.scope, p.Advice = ScopeAccount, "the CA refuses the account; see whether it was deactivated"
 		switch ex.endpoint {

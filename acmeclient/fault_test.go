@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -563,20 +564,64 @@ func TestObtain_PlacesTheOrderAnewWhenTheCAForgotIt(t *testing.T) {
 	obtain(t, c, r)
 }
 
-func TestObtain_RegistersALostAccountAgainWithTheSameKeyOnceADay(t *testing.T) {
+func TestObtain_LooksAtAWrongCertificateAgainForAnHourInsteadOfOrderingOthers(t *testing.T) {
+	c, p, _, store := setup(t, pebbleOptions{})
+	another := obtain(t, c, newRequest(t, "another.example.test"))
+	var wrong bytes.Buffer
+	for _, der := range another.Chain {
+		if err := pem.Encode(&wrong, &pem.Block{Type: "CERTIFICATE", Bytes: der}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	orders := &counter{}
+	p.rewrite(func(r *http.Request, resp *httptest.ResponseRecorder) {
+		switch {
+		case r.URL.Path == pathOrder && resp.Code == http.StatusCreated:
+			orders.add()
+		case strings.HasPrefix(r.URL.Path, pathCert):
+			resp.Body = bytes.NewBuffer(wrong.Bytes())
+		}
+	})
+	r := newRequest(t, "www.example.test")
+	obtainFails := func(want int) {
+		t.Helper()
+		_, err := c.Obtain(t.Context(), r)
+		if p := problemOf(t, err, ScopeCA); !strings.Contains(p.Error(), "another key") || !strings.Contains(p.Advice, "report it") {
+			t.Errorf("error is %v", p)
+		}
+		if got := orders.get(); got != want {
+			t.Errorf("%d orders, wanted are %d", got, want)
+		}
+	}
+	obtainFails(1)
+	obtainFails(1)
+	data, _, err := store.Get(t.Context(), c.orders.name(r.CSR))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var record orderRecord
+	if err := json.Unmarshal(data, &record); err != nil {
+		t.Fatal(err)
+	}
+	record.Placed = record.Placed.Add(-misissuedPause)
+	if err := c.orders.save(t.Context(), c.orders.name(r.CSR), record); err != nil {
+		t.Fatal(err)
+	}
+	obtainFails(2)
+	p.rewrite()
+	obtain(t, c, r) // that of the second order
+	if n := p.count("POST " + pathOrder); n != 3 {
+		t.Errorf("%d orders in all, wanted are 3", n)
+	}
+}
+
+func TestObtain_RegistersALostAccountAgainWithTheSameKeyOnceAnHour(t *testing.T) {
 	c, p, n, store := setup(t, pebbleOptions{})
 	obtain(t, c, newRequest(t, "a.example.test"))
 	key, url := c.accounts.get().key, c.accounts.get().URL
 	p.restart(t, n, pebbleOptions{})
-	refused := c.accounts.get().Registered
-	_, err := c.Obtain(t.Context(), newRequest(t, "b.example.test"))
-	if p := problemOf(t, err, ScopeAccount); p.RetryAt().Sub(refused.Add(reregisterPause)).Abs() > time.Second {
-		t.Errorf("retry at %v: an account that is lost on its first day waits a day", p.RetryAt())
-	}
-	age(t, c, store)
-	c = newClient(t, p, n, store)
 	var wg sync.WaitGroup
-	for i := range 5 { // all find out, one registers
+	for i := range 5 { // all find out, one registers; that the account is new makes no difference
 		r := newRequest(t, fmt.Sprintf("b%d.example.test", i))
 		wg.Go(func() {
 			if _, err := c.Obtain(t.Context(), r); err != nil {
@@ -588,6 +633,14 @@ func TestObtain_RegistersALostAccountAgainWithTheSameKeyOnceADay(t *testing.T) {
 	if now := c.accounts.get(); !sameKey(now.key, key) || now.URL == url {
 		t.Errorf("account was %s, is %s; same key: %v", url, now.URL, sameKey(now.key, key))
 	}
+	restored := c.accounts.get().Restored
+	p.restart(t, n, pebbleOptions{})
+	_, err := c.Obtain(t.Context(), newRequest(t, "c.example.test"))
+	if p := problemOf(t, err, ScopeAccount); p.RetryAt().Sub(restored.Add(reregisterPause)).Abs() > time.Second {
+		t.Errorf("retry at %v: an account that was registered again at %v and is lost waits an hour", p.RetryAt(), restored)
+	}
+	age(t, c, store)
+	obtain(t, newClient(t, p, n, store), newRequest(t, "c.example.test"))
 }
 
 func TestObtain_RegistersALostAccountThoughTheCAFailedAtFirst(t *testing.T) {
@@ -607,7 +660,7 @@ func TestObtain_RegistersALostAccountThoughTheCAFailedAtFirst(t *testing.T) {
 	}
 }
 
-// age makes the stored account look registered two days ago, and forgets the limits.
+// age makes the stored account look registered two days ago, and never again since, and forgets the limits.
 func age(t *testing.T, c *Client, store storage.Store) {
 	t.Helper()
 	data, _, err := store.Get(t.Context(), c.accountName())
@@ -618,7 +671,7 @@ func age(t *testing.T, c *Client, store storage.Store) {
 	if err := json.Unmarshal(data, &record); err != nil {
 		t.Fatal(err)
 	}
-	record.Registered = record.Registered.Add(-48 * time.Hour)
+	record.Registered, record.Restored = record.Registered.Add(-48*time.Hour), time.Time{}
 	if data, err = json.Marshal(record); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // How often the CSR is sent: thrice to a CA that fails, five times to one whose nodes do not agree yet that the order is ready.
@@ -67,14 +69,18 @@ func pollError(ctx context.Context, n int, err error) error {
 
 // download fetches the chain and checks it.
 func (c *Client) download(ctx context.Context, d dialect, a *attempt, o *order) (*Certificate, error) {
-	chain, err := d.fetch(ctx, o)
+	sent, err := d.fetch(ctx, o)
 	if err != nil {
 		a.dead = isGone(err)
 		return nil, err
 	}
-	if err := checkChain(chain, a.names, a.csr, time.Now()); err != nil {
-		a.dead = true // the same order would give the same certificate
-		return nil, c.strange("check the certificate", err)
+	chain, err := checkChain(sent, a.names, a.csr, time.Now())
+	if err != nil {
+		a.dead = time.Since(a.placed) >= misissuedPause
+		return nil, c.misissued(err)
+	}
+	if left := len(sent) - len(chain); left > 0 {
+		c.log.Info("the CA sent certificates that do not belong to the chain; they are left out", zap.Strings("names", a.names), zap.Int("left_out", left))
 	}
 	chain = c.preferredChain(ctx, d, a, o, chain)
 	c.rotation.succeeded(a.names)
@@ -82,6 +88,20 @@ func (c *Client) download(ctx context.Context, d dialect, a *attempt, o *order) 
 		Chain: chain, URL: o.certificateURL, Order: o.url, Authorizations: o.authorizations, Account: a.account.at(d.protocol()), Protocol: d.protocol(),
 		Profile: a.profile, Challenges: a.solved,
 	}, nil
+}
+
+// misissuedPause is how long after an order that gave a certificate of no use the next is placed. Until then the same one is looked at again, which costs nothing: a clock
+// may be set meanwhile, or the CA mend its answer. New ones would use up what the CA issues for the names in a week (Let's Encrypt: five).
+const misissuedPause = time.Hour
+
+// misissued is the Problem of a certificate of no use.
+func (c *Client) misissued(err error) error {
+	p := &Problem{CA: c.cfg.Name, Op: "check the certificate", Err: err, scope: ScopeCA,
+		Advice: "report it to the CA, or put another one before it; this certificate is looked at again, and another ordered an hour after it"}
+	if errors.Is(err, errClock) {
+		p.Advice = "set this machine's clock, or report it to the CA if that is right; then the same certificate is taken"
+	}
+	return p
 }
 
 // orderInvalid finds out why the CA declared the order invalid: by the order's own error, or by the authorization that failed.

@@ -139,7 +139,7 @@ func (d *v1) repair(ctx context.Context) (agreed bool, err error) {
 	ex, body, err := d.registration(ctx, "place the order", d.account.key, regURL)
 	var p *Problem
 	if errors.As(err, &p) && p.Status == http.StatusForbidden && kind(p.Type) == "unauthorized" {
-		p.Type, p.Advice = problemNamespace+"accountDoesNotExist", "the CA no longer knows the account; it is registered again with the same key, once a day at most"
+		p.Type, p.Advice = problemNamespace+"accountDoesNotExist", "the CA no longer knows the account; it is registered again with the same key, once an hour at most"
 	}
 	if err != nil {
 		return false, err

@@ -216,7 +216,7 @@ func (w *wire) nonce(ctx context.Context, newNonce string) (string, error) {
 		ex := &exchange{endpoint: endpointNewNonce, direct: true}
 		err := w.do(ctx, ex, http.MethodHead, newNonce, nil)
 		if err == nil && (ex.status >= 400 || !isBase64URL(ex.nonce)) {
-			err = errors.New("no usable Replay-Nonce")
+			err = &answerError{errors.New("it has no usable Replay-Nonce")}
 		}
 		if err != nil {
 			return requestProblem(w.ca, opNonce, ex, err, time.Now())
