@@ -80,7 +80,7 @@ func (c *Client) begun(ctx context.Context, a *attempt, az *authorization) (*sol
 	}
 	name := az.name()
 	if !slices.Contains(a.names, name) {
-		a.dead = true
+		a.dead = name != "" // else it is no authorization at all, and the next answer may be one
 		return nil, c.strange("read the authorization", fmt.Errorf("it is for %q, which was not asked for", clean(az.identifier.Value)))
 	}
 	ch, err := c.choose(ctx, name, az)

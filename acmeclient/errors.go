@@ -122,6 +122,7 @@ const (
 	maxOutageWait = time.Hour          // 503: maintenance that says "tomorrow" is asked about every hour
 	pausedWait    = 24 * time.Hour     // paused names need a person; see whether that has happened once a day
 	actionPause   = 10 * time.Minute   // accounts that need a person, who may be at it
+	limitPause    = time.Minute        // limits of account or address that do not say until when; names have a back-off of their own
 )
 
 // requestProblem makes a Problem of an answer with an error status, or of an operation that got no usable answer at all.
@@ -286,6 +287,9 @@ func (p *Problem) judgeLimit(ex *exchange, now time.Time) {
 		p.scope = ScopeAddress
 	default:
 		p.scope = ScopeAccount
+	}
+	if !hasWait && p.retryAt.IsZero() && (p.scope == ScopeAccount || p.scope == ScopeAddress) {
+		p.retryAt = now.Add(limitPause)
 	}
 	p.subject = strings.ToLower(p.subject)
 	if p.scope == ScopeName && p.Identifier == "" {

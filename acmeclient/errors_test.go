@@ -81,7 +81,7 @@ func TestRequestProblem_JudgesAsTheTable(t *testing.T) {
 
 		{"limit: address", answered(endpointNewAccount, 429, acmeError(tooMany, "too many new registrations (10) from this IP address in the last 3h0m0s, retry after 2026-11-21 12:30:00 UTC")),
 			ScopeAddress, "", 30 * time.Minute, "limit"},
-		{"limit: subnet", answered(endpointNewAccount, 429, acmeError(tooMany, "too many new registrations (500) from this /48 subnet of IPv6 addresses")), ScopeAddress, "", 0, "limit"},
+		{"limit: subnet", answered(endpointNewAccount, 429, acmeError(tooMany, "too many new registrations (500) from this /48 subnet of IPv6 addresses")), ScopeAddress, "", limitPause, "limit"},
 		{"limit: account", answered(endpointNewOrder, 429, acmeError(tooMany, "too many new orders (300) from this account in the last 3h0m0s"), "Retry-After", "36"), ScopeAccount, "", 36 * time.Second, "limit"},
 		{"limit: failures of a name", answered(endpointNewOrder, 429, acmeError(tooMany, `too many failed authorizations (5) for "www.example.com" in the last 1h0m0s`), "Retry-After", "720"),
 			ScopeName, "www.example.com", 12 * time.Minute, "limit"},
@@ -96,7 +96,7 @@ func TestRequestProblem_JudgesAsTheTable(t *testing.T) {
 		{"limit: unknown text", answered(endpointNewOrder, 429, acmeError(tooMany, "no more"), "Retry-After", "60"), ScopeAccount, "", time.Minute, "limit"},
 		{"limit: in a year", answered(endpointNewOrder, 429, acmeError(tooMany, "no more"), "Retry-After", "31536000"), ScopeAccount, "", maxLimitWait, "limit"},
 		{"limit: date in the past", answered(endpointNewOrder, 429, acmeError(tooMany, "no more"), "Retry-After", "Sat, 21 Nov 2026 11:00:00 GMT"), ScopeAccount, "", time.Second, "limit"},
-		{"429 in HTML at newNonce", answered(endpointNewNonce, 429, "<html>"), ScopeAddress, "", 0, "limit"},
+		{"429 in HTML at newNonce", answered(endpointNewNonce, 429, "<html>"), ScopeAddress, "", limitPause, "limit"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := requestProblem("ca", "order", tt.ex, nil, now)

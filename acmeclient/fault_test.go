@@ -187,7 +187,7 @@ func TestObtain_AnswersToRefusedOrders(t *testing.T) {
 		orders int           // newOrder requests
 		says   string
 	}{
-		{"429 without Retry-After", problemReply(pathOrder, 429, "rateLimited", "slow down"), ScopeAccount, 0, 1, "slow down"},
+		{"429 without Retry-After", problemReply(pathOrder, 429, "rateLimited", "slow down"), ScopeAccount, limitPause, 1, "slow down"},
 		{"429 for a registered domain", problemReply(pathOrder, 429, "rateLimited",
 			`too many certificates (50) already issued for "example.test" in the last 168h0m0s`, "Retry-After", "3600"), ScopeDomain, time.Hour, 1, "example.test"},
 		{"paused", problemReply(pathOrder, 429, "rateLimited", "Your account is temporarily prevented from requesting certificates for www.example.test and "+
@@ -556,16 +556,60 @@ func TestObtain_LeavesAnOrderThatIsNotDecidedToTheNextCall(t *testing.T) {
 
 func TestObtain_PlacesTheOrderAnewWhenTheCAForgotIt(t *testing.T) {
 	c, p, _, _ := setup(t, pebbleOptions{})
+	orders := p.orders()
 	p.fail(problemReply(pathCert, 500, "serverInternal", "boom"))
 	r := newRequest(t, "www.example.test")
 	_, err := c.Obtain(t.Context(), r)
 	problemOf(t, err, ScopeCA)
-	p.fail(times(1, problemReply(pathMyOrder, 404, "malformed", "no such order")))
+	forgotten := problemReply(pathMyOrder, 404, "malformed", "no such order")
+	p.fail(forgotten)
+	for range 3 { // it was placed just now: perhaps another node of the CA knows it
+		_, err = c.Obtain(t.Context(), r)
+		problemOf(t, err, ScopeCA)
+	}
+	if n := orders.get(); n != 1 {
+		t.Errorf("%d orders while the CA says that it does not know the first", n)
+	}
+	placedEarlier(t, c, r, undecidedPause)
+	p.fail(times(1, forgotten))
 	obtain(t, c, r)
+	if n := orders.get(); n != 2 {
+		t.Errorf("%d orders, wanted are 2", n)
+	}
+}
+
+func TestObtain_FetchesACertificateAgainThatTheCAWillNotGive(t *testing.T) {
+	c, p, _, _ := setup(t, pebbleOptions{})
+	orders := p.orders()
+	p.fail(problemReply(pathCert, 404, "malformed", "no such certificate"))
+	r := newRequest(t, "www.example.test")
+	for range 3 {
+		_, err := c.Obtain(t.Context(), r)
+		problemOf(t, err, ScopeCA)
+	}
+	p.fail()
+	obtain(t, c, r)
+	if n := orders.get(); n != 1 {
+		t.Errorf("%d orders for one certificate", n)
+	}
+}
+
+// placedEarlier makes the stored order look placed d earlier.
+func placedEarlier(t *testing.T, c *Client, r Request, d time.Duration) {
+	t.Helper()
+	object := c.orders.name(r.CSR)
+	record, err := c.orders.load(t.Context(), object)
+	if err != nil || record == nil {
+		t.Fatalf("order %+v, error %v", record, err)
+	}
+	record.Placed = record.Placed.Add(-d)
+	if err := c.orders.save(t.Context(), object, *record); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestObtain_LooksAtAWrongCertificateAgainForAnHourInsteadOfOrderingOthers(t *testing.T) {
-	c, p, _, store := setup(t, pebbleOptions{})
+	c, p, _, _ := setup(t, pebbleOptions{})
 	another := obtain(t, c, newRequest(t, "another.example.test"))
 	var wrong bytes.Buffer
 	for _, der := range another.Chain {
@@ -595,18 +639,7 @@ func TestObtain_LooksAtAWrongCertificateAgainForAnHourInsteadOfOrderingOthers(t 
 	}
 	obtainFails(1)
 	obtainFails(1)
-	data, _, err := store.Get(t.Context(), c.orders.name(r.CSR))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var record orderRecord
-	if err := json.Unmarshal(data, &record); err != nil {
-		t.Fatal(err)
-	}
-	record.Placed = record.Placed.Add(-misissuedPause)
-	if err := c.orders.save(t.Context(), c.orders.name(r.CSR), record); err != nil {
-		t.Fatal(err)
-	}
+	placedEarlier(t, c, r, misissuedPause)
 	obtainFails(2)
 	p.rewrite()
 	obtain(t, c, r) // that of the second order
@@ -886,9 +919,9 @@ func TestObtain_TriesOnceWithoutReplacesWhateverTheRefusal(t *testing.T) {
 		{"unknown", problemReply(pathOrder, 404, "malformed", "no such certificate"), 2},
 		{"another account's", problemReply(pathOrder, 403, "unauthorized", "not yours"), 2},
 		{"no name in common", problemReply(pathOrder, 400, "malformed", "no common identifier"), 2},
-		{"a limit", problemReply(pathOrder, 429, "rateLimited", "too many new orders (300) from this account"), 1},
 		{"a name", problemReply(pathOrder, 400, "rejectedIdentifier", "forbidden"), 1},
 		{"an outage", problemReply(pathOrder, 500, "serverInternal", "boom"), 1},
+		{"a limit", problemReply(pathOrder, 429, "rateLimited", "too many new orders (300) from this account"), 1}, // holds for what follows
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			payloads := p.payloads(pathOrder)

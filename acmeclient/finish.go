@@ -71,7 +71,7 @@ func pollError(ctx context.Context, n int, err error) error {
 func (c *Client) download(ctx context.Context, d dialect, a *attempt, o *order) (*Certificate, error) {
 	sent, err := d.fetch(ctx, o)
 	if err != nil {
-		a.dead = isGone(err)
+		a.dead = isGone(err) && time.Since(a.placed) >= misissuedPause
 		return nil, err
 	}
 	chain, err := checkChain(sent, a.names, a.csr, time.Now())
@@ -90,8 +90,8 @@ func (c *Client) download(ctx context.Context, d dialect, a *attempt, o *order) 
 	}, nil
 }
 
-// misissuedPause is how long after an order that gave a certificate of no use the next is placed. Until then the same one is looked at again, which costs nothing: a clock
-// may be set meanwhile, or the CA mend its answer. New ones would use up what the CA issues for the names in a week (Let's Encrypt: five).
+// misissuedPause is how long after an order that gave a certificate of no use, or none, the next is placed. Until then the same one is looked at again, which costs nothing: a
+// clock may be set meanwhile, or the CA mend its answer. New ones would use up what the CA issues for the names in a week (Let's Encrypt: five).
 const misissuedPause = time.Hour
 
 // misissued is the Problem of a certificate of no use.

@@ -204,7 +204,7 @@ func (c *Client) resume(ctx context.Context, a *attempt, record *orderRecord) (d
 			a.resumed = true
 			c.log.Info("order continued", zap.Strings("names", a.names), zap.String("order", o.url), zap.String("status", o.status))
 			return d, o, c.orders.resave(ctx, a.object)
-		case err != nil && !isGone(err):
+		case err != nil && !record.lost(err, time.Now()):
 			return nil, nil, err
 		}
 	}
@@ -212,7 +212,7 @@ func (c *Client) resume(ctx context.Context, a *attempt, record *orderRecord) (d
 	return nil, nil, nil
 }
 
-// isGone reports whether the CA answered that it has no such order for us: it is decided, expired, or the account is another.
+// isGone reports whether the CA answered that it has no such thing for us: it is decided, expired, or the account is another.
 func isGone(err error) bool {
 	var p *Problem
 	return errors.As(err, &p) && p.Status >= 400 && p.Status < 500 && p.Status != http.StatusTooManyRequests

@@ -38,6 +38,12 @@ func (r *orderRecord) usable(account string, now time.Time) bool {
 	return r.Account == account && now.Sub(r.Placed) < maxOrderAge && (r.Expires.IsZero() || now.Before(r.Expires))
 }
 
+// lost reports whether the order is of no use any more since the CA answered that it has none such for us. One that was placed just now may be there: another node of the CA
+// does not know it yet, or something before the CA refuses us. To place the next would be to lose that, too, at each attempt.
+func (r *orderRecord) lost(err error, now time.Time) bool {
+	return isKind(err, "accountDoesNotExist") || isGone(err) && now.Sub(r.Placed) >= undecidedPause
+}
+
 // order returns what the dialect needs to read the order's state.
 func (r *orderRecord) order() *order {
 	return &order{url: r.URL, authorizations: r.Authorizations, certificateURL: r.Certificate, expires: r.Expires}
