@@ -33,7 +33,7 @@ type circuit struct {
 
 	fails   int       // failures in a row that are the CA's own
 	away    bool      // given up for now: orders go to the next CA, see routeLocked
-	limited bool      // away because of a limit of ours there only
+	limited bool      // away because of a limit of ours there only, or until a time that it gave
 	healthy time.Time // closed since then, but still away
 }
 
@@ -62,8 +62,13 @@ func (c *circuit) hurry() {
 func (c *circuit) fail(o *order, err error, over Failover, now time.Time) bool {
 	opens := !c.open
 	if scopeOf(err) == ScopeCA {
-		if c.fails++; c.fails >= max(over.After, 1) {
+		c.fails++
+		patience := time.Duration(max(over.After, 1)) * trialEvery
+		switch {
+		case c.fails >= max(over.After, 1):
 			c.away, c.limited = true, false
+		case !c.away && retryOf(err).After(now.Add(patience)): // else it would be given up after hours. It says itself when it is back
+			c.away, c.limited = true, true
 		}
 	} else if !c.away {
 		c.away, c.limited = true, true

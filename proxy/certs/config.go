@@ -126,7 +126,7 @@ type Settings struct {
 // Failover says when the next CA in order takes over from one that fails (ScopeCA: network, 5xx, hang), for names without a certificate and for renewals with
 // less than 1/6 of the certificate's life left. A CA that limits our account or address is passed over at once, for as long as it says.
 type Failover struct {
-	// After is how many failures in a row the first CA has. Zero means 1.
+	// After is how many failures in a row the first CA has; one that asks to be left alone for longer than these take is not waited for. Zero means 1.
 	After int
 
 	// BackAfter is how long it must then have been healthy to be used again as before; meanwhile one order an hour sees whether it is. It is used at once if

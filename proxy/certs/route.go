@@ -28,7 +28,7 @@ const lifeForFailover = 1.0 / 6
 //
 //   - A CA that works is asked, the first in order.
 //   - One that fails is asked by one order at a time, as a trial. The others wait for it, or go on to the next CA if it is given up for now: it failed
-//     Failover.After times in a row, or it limits our account or address, which no waiting in the handshake mends.
+//     Failover.After times in a row, or said that it will for longer than that takes, or it limits our account or address, which no waiting in the handshake mends.
 //   - One that was given up and works again is passed over until it has been healthy for Failover.BackAfter, but for a probe; unless nothing else works.
 //   - One for which a budget of ours has no room is passed over.
 //   - A renewal with time left goes to the first CA, or to the one that issued the certificate, and to no other.

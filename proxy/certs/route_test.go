@@ -251,6 +251,35 @@ func TestManager_LimitsAtOneCALetNewNamesGoToTheNext(t *testing.T) {
 	}
 }
 
+func TestManager_ACAThatWantsToBeLeftAloneForLongIsNotWaitedFor(t *testing.T) {
+	for _, c := range []struct {
+		after  time.Duration
+		second int // orders at the second CA within ten seconds
+	}{{20 * time.Second, 0}, {10 * time.Minute, 3}, {time.Hour, 3}} {
+		t.Run(c.after.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h, second := twoCAs(t)
+				h.ca.failWith(&fakeFailure{scope: ScopeCA, retryAt: time.Now().Add(c.after)})
+				h.open()
+				for i := range 3 {
+					_, _ = h.m.GetCertificate((&pipeAt{}).hello(fmt.Sprintf("n%d.example.com", i)))
+				}
+				time.Sleep(10 * time.Second)
+				if a, b := len(h.ca.asked("")), len(second.asked("")); a != 1 || b != c.second {
+					t.Errorf("the first was asked %d times, the second %d times", a, b)
+				}
+				h.ca.failWith(nil)
+				time.Sleep(time.Hour + time.Minute) // visitors are not sent to try it more often
+				h.must("later.example.com")
+				h.must("more.example.com") // it said itself when it would be back: it need not prove itself for a day
+				if b := len(second.asked("")); b != c.second {
+					t.Errorf("the second was asked %d times in all", b)
+				}
+			})
+		})
+	}
+}
+
 func TestManager_RefusedNamesGoToOneMoreCAAnHourAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, second := twoCAs(t)
