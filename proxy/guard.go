@@ -18,12 +18,13 @@ type guard struct {
 	line     []byte // the begin of a line whose end was not read yet
 	left     int64  // bytes of body or chunk to come
 	messages int64  // read to their end
+	posted   bool   // the last of them was a POST, which an empty line may follow
 
 	// What the header said so far.
-	http10, connect, upgrade bool
-	hosts                    int
-	length                   int64 // Content-Length; -1 without
-	chunked                  bool
+	http10, connect, post, upgrade bool
+	hosts                          int
+	length                         int64 // Content-Length; -1 without
+	chunked                        bool
 }
 
 type phase uint8
@@ -77,11 +78,12 @@ func (g *guard) check(p []byte) (int, error) {
 				line = g.line
 			}
 			// RFC 9112 §2.2 lets a recipient take a bare LF for an end of line; those that do and those that do not disagree on where messages end.
+			// A refused line goes on without its line feed: net/http answers with 400 only if something has come.
 			if len(line) < 2 || line[len(line)-2] != '\r' {
-				return i, g.refuse("line feed without carriage return")
+				return i + end - 1, g.refuse("line feed without carriage return")
 			}
 			if err := g.take(line[:len(line)-2]); err != nil {
-				return i, err
+				return i + end - 1, err
 			}
 			g.line = g.line[:0]
 			i += end
@@ -124,11 +126,15 @@ func (g *guard) take(line []byte) error {
 
 // complete is the end of a message.
 func (g *guard) complete() {
-	*g = guard{line: g.line[:0], messages: g.messages + 1}
+	*g = guard{line: g.line[:0], messages: g.messages + 1, posted: g.post}
 }
 
 // requestLine takes "METHOD SP target SP HTTP/1.x" (RFC 9112 §3) and nothing looser.
 func (g *guard) requestLine(line []byte) error {
+	if len(line) == 0 && g.posted { // RFC 9112 §2.2: old clients send one there, and a server ignores it; so does net/http
+		g.posted = false
+		return nil
+	}
 	method, rest, ok := bytes.Cut(line, []byte{' '})
 	target, version, ok2 := bytes.Cut(rest, []byte{' '})
 	if !ok || !ok2 || !isToken(method) || len(target) == 0 {
@@ -146,7 +152,7 @@ func (g *guard) requestLine(line []byte) error {
 	default:
 		return g.refuse("neither HTTP/1.1 nor HTTP/1.0")
 	}
-	g.connect = string(method) == "CONNECT"
+	g.connect, g.post = string(method) == "CONNECT", string(method) == "POST"
 	g.length = -1
 	g.phase = inFields
 	return nil

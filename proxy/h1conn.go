@@ -56,7 +56,7 @@ func (s *Server) newH1Conn(c *conn, nc net.Conn) *h1Conn {
 // Read passes on what the guard lets through. The error of a refused message comes after all that was good.
 func (c *h1Conn) Read(p []byte) (int, error) {
 	if c.guardErr != nil {
-		return 0, c.guardErr
+		return 0, c.ending(c.guardErr)
 	}
 	n, err := c.Conn.Read(p)
 	if n > 0 {
@@ -65,14 +65,26 @@ func (c *h1Conn) Read(p []byte) (int, error) {
 		}
 		c.read.Store(c.guard.messages)
 		if n == 0 {
-			return 0, c.guardErr
+			return 0, c.ending(c.guardErr)
 		}
 		return n, nil // an error of the connection comes again
 	}
-	if err == io.EOF && c.guard.between() && c.read.Load() > c.answered.Load() {
-		return 0, c.waitHalfClosed()
+	if err == io.EOF && c.guard.between() {
+		return 0, c.ending(err)
 	}
 	return n, err
+}
+
+// ending returns err, after which nothing more can be read. While a request that was read whole has no answer yet it waits first: net/http would take the error for
+// the loss of the client. One that has sent nonsense has not left.
+func (c *h1Conn) ending(err error) error {
+	switch {
+	case c.read.Load() <= c.answered.Load():
+		return err
+	case err == io.EOF:
+		return c.waitHalfClosed(halfCloseGrace)
+	}
+	return c.waitHalfClosed(c.conn.srv.cfg.Limits.StallTimeout)
 }
 
 // refused notes a message that the guard stopped. The answer is 400: by the handler if it has the header already, else by net/http.
@@ -85,11 +97,11 @@ func (c *h1Conn) refused() {
 	}
 }
 
-// waitHalfClosed keeps the end of the client's side from net/http, which would cancel the request. It returns io.EOF once the client has taken nothing
-// for halfCloseGrace, and a timeout as soon as net/http wants its Read back.
-func (c *h1Conn) waitHalfClosed() error {
+// waitHalfClosed keeps the end of the client's side, or of what could be understood of it, from net/http, which would cancel the request. It returns io.EOF once the client has taken nothing
+// for so long, and a timeout as soon as net/http wants its Read back.
+func (c *h1Conn) waitHalfClosed(grace time.Duration) error {
 	idleSince := time.Now()
-	timer := time.NewTimer(halfCloseGrace)
+	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	for {
 		c.mu.Lock()
@@ -109,7 +121,7 @@ func (c *h1Conn) waitHalfClosed() error {
 			if last := time.Unix(0, c.lastWrite.Load()); last.After(idleSince) {
 				idleSince = last
 			}
-			left := time.Until(idleSince.Add(halfCloseGrace))
+			left := time.Until(idleSince.Add(grace))
 			if left <= 0 {
 				return io.EOF
 			}

@@ -1,10 +1,13 @@
 package proxy_test
 
 import (
+	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"gatelodge/proxy/proxytest"
 )
@@ -37,5 +40,47 @@ func TestGuard_ARefusedRequestIsLoggedAndHasAnID(t *testing.T) {
 				t.Errorf("counted %d times", n)
 			}
 		})
+	}
+}
+
+// What a client sends behind a request does not cost it the answer: an empty line is taken from old ones after a POST (RFC 9112 §2.2), all else is refused afterwards.
+func TestGuard_ARequestIsAnsweredWhateverComesBehindIt(t *testing.T) {
+	const get, post = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\nbody"
+	gone := make(chan struct{}, 100)
+	p := start(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		select {
+		case <-r.Context().Done():
+			gone <- struct{}{}
+		case <-time.After(50 * time.Millisecond): // time to be given up
+		}
+	})
+	for name, c := range map[string]struct {
+		requests string
+		statuses []string
+	}{
+		"nonsense":                         {get + "NONSENSE\r\n\r\n", []string{"200", "400"}},
+		"nonsense behind a body":           {post + "NONSENSE\r\n\r\n", []string{"200", "400"}},
+		"a request that is no proper one":  {get + "GET / HTTP/1.1\r\nHost: a.test\r\nX : y\r\n\r\n", []string{"200", "400"}},
+		"an empty line, then a request":    {post + "\r\n" + get + "NONSENSE\r\n\r\n", []string{"200", "200", "400"}},
+		"two requests, then nonsense":      {get + get + "NONSENSE\r\n\r\n", []string{"200", "200", "400"}},
+		"a body that is nonsense halfways": {"POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\nNONSENSE\r\n", []string{"400"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			proxytest.Run(t, func(t *testing.T, mode proxytest.Mode) {
+				var got []string
+				for _, line := range strings.Split(p.Raw(mode, "a.test", c.requests), "\r\n") {
+					if status, ok := strings.CutPrefix(line, "HTTP/1.1 "); ok {
+						got = append(got, status[:3])
+					}
+				}
+				if !slices.Equal(got, c.statuses) {
+					t.Errorf("answers %v, want %v", got, c.statuses)
+				}
+			}, proxytest.H1, proxytest.Plain)
+		})
+	}
+	if len(gone) > 2 { // of the last row alone
+		t.Errorf("%d requests were given up", len(gone))
 	}
 }
