@@ -53,6 +53,14 @@ func (x *exchange) check() *fault {
 
 // checkFramed refuses what RFC 9113 and RFC 9114 §4.2 to §4.3 call malformed and the engines let through.
 func checkFramed(r *http.Request) *fault {
+	// RFC 9110 §9.1. http.Transport would refuse it, and that would count against the upstream.
+	if !isToken([]byte(r.Method)) {
+		return &fault{http.StatusBadRequest, "method that is no token"}
+	}
+	// RFC 8441 §4: ":protocol" belongs to CONNECT alone.
+	if _, ok := r.Header[":protocol"]; ok && r.Method != http.MethodConnect {
+		return &fault{http.StatusBadRequest, "request with :protocol that is no CONNECT"}
+	}
 	// §8.2.2: "An endpoint MUST NOT generate an HTTP/2 message containing connection-specific header fields."
 	for _, name := range [...]string{"Connection", "Proxy-Connection", "Keep-Alive", "Transfer-Encoding", "Upgrade", "Http2-Settings"} {
 		if _, ok := r.Header[name]; ok {

@@ -38,6 +38,9 @@ func TestCheck_RefusesHostsThatAreNone(t *testing.T) {
 	if line, _ := received(t, up.Next(t)); line != "GET /last HTTP/1.1" {
 		t.Errorf("the upstream got %q, which should have been refused", line)
 	}
+	if n := p.Metrics.UpstreamErrors(""); n != 0 {
+		t.Errorf("%d errors were counted against the upstream", n)
+	}
 }
 
 func TestCheck_AnswersMalformedMessagesWith400AndCloses(t *testing.T) {
@@ -138,6 +141,10 @@ func TestCheck_RefusesMalformedHTTP2Requests(t *testing.T) {
 		"a fragment":           {":method", "GET", ":scheme", "https", ":path", "/a#b", ":authority", "a.test"},
 		"a path without /":     {":method", "GET", ":scheme", "https", ":path", "a", ":authority", "a.test"},
 		"connect":              {":method", "CONNECT", ":authority", "a.test:443"},
+		"a method of words":    {":method", "GET /x", ":scheme", "https", ":path", "/", ":authority", "a.test"},
+		"a method with a tab":  {":method", "GET\t", ":scheme", "https", ":path", "/", ":authority", "a.test"},
+		"a method in brackets": {":method", "(GET)", ":scheme", "https", ":path", "/", ":authority", "a.test"},
+		"a protocol for GET":   {":method", "GET", ":scheme", "https", ":path", "/", ":authority", "a.test", ":protocol", "websocket"},
 		"a bad length":         base("content-length", "+1"),
 		"a length unfulfilled": base("content-length", "4"),
 	} {

@@ -90,6 +90,9 @@ func (x *exchange) clean() {
 	}
 	x.cleaned = true
 	x.wantsTrailers = hasToken(x.r.Header["Te"], "trailers")
+	if !x.r.ProtoAtLeast(1, 1) { // RFC 9110 §10.1.1: "MUST ignore that expectation"
+		delete(x.r.Header, "Expect")
+	}
 	cleanRequestHeader(x.r.Header, x.trusted)
 }
 
@@ -106,9 +109,10 @@ func outgoingURL(r *http.Request, path string) *url.URL {
 }
 
 // settleBody finds out whether a request over HTTP/3 has a body. HTTP/2 says so in the header's frame (RFC 9113 §8.1), here it takes the end of the stream, or
-// the first byte of the body. Where no body is to be expected we wait for either; elsewhere the answer may have to come before the body.
+// the first byte of the body. Where no body is to be expected we wait for either; elsewhere the answer may have to come before the body. Where content-length says
+// that there is none it must be so (RFC 9114 §4.1.2), which quic-go finds out.
 func (x *exchange) settleBody() error {
-	if x.conn.h3 == nil || x.r.ContentLength >= 0 || !isSafe(x.r.Method) && x.r.Method != http.MethodDelete {
+	if x.conn.h3 == nil || x.r.ContentLength > 0 || x.r.ContentLength < 0 && !isSafe(x.r.Method) && x.r.Method != http.MethodDelete {
 		return nil
 	}
 	rc := http.NewResponseController(x.ResponseWriter)

@@ -324,6 +324,22 @@ func TestForward_LetsTheUpstreamDecideAbout100Continue(t *testing.T) {
 			}
 		}, proxytest.H1, proxytest.Plain)
 	})
+	t.Run("HTTP/1.0 knows no 100", func(t *testing.T) { // RFC 9110 §15.2: a server MUST NOT send one to its clients
+		p, up := startRaw(t, func(c net.Conn, _ string, r *bufio.Reader) {
+			_, _ = io.WriteString(c, "HTTP/1.1 100 Continue\r\n\r\n")
+			_, _ = io.ReadFull(r, make([]byte, 4))
+			_, _ = io.WriteString(c, proxytest.OK)
+		})
+		proxytest.Run(t, func(t *testing.T, mode proxytest.Mode) {
+			answer := p.Raw(mode, "a.test", "POST / HTTP/1.0\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\nbody")
+			if !strings.HasPrefix(answer, "HTTP/1.1 200 OK\r\n") && !strings.HasPrefix(answer, "HTTP/1.0 200 OK\r\n") {
+				t.Errorf("answer = %q", answer)
+			}
+			if _, got := received(t, up.Next(t)); got["Expect"] != nil {
+				t.Errorf("the upstream got %v", got)
+			}
+		}, proxytest.H1, proxytest.Plain)
+	})
 	t.Run("over h2, where net/http hides the expectation, the body passes", func(t *testing.T) {
 		p := start(t, func(w http.ResponseWriter, r *http.Request) {
 			b, _ := io.ReadAll(r.Body)

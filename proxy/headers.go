@@ -77,7 +77,8 @@ func cleanResponseHeader(h http.Header) {
 }
 
 // mayTrail reports whether a field may stand in a trailer. RFC 9110 §6.5.1 excludes what is needed for framing, routing, authentication, request
-// modifiers, response control and payload processing; what this proxy owns must not come in by the back door either.
+// modifiers, response control and payload processing; what this proxy owns must not come in by the back door either. The engines hand us names that are none, as they
+// came: http.Transport refuses a request that announces one, and a stream of HTTP/2 whose trailers have nothing else would never end.
 func mayTrail(name string) bool {
 	switch name {
 	case "Connection", "Proxy-Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings",
@@ -86,7 +87,7 @@ func mayTrail(name string) bool {
 		"Cache-Control", "Expect", "Max-Forwards", "Pragma", "Range", "Age", "Expires", "Date", "Location", "Retry-After", "Vary", "Warning":
 		return false
 	}
-	return !isAlias(name) && !isProxyField(name) && !strings.HasPrefix(name, "If-")
+	return isToken([]byte(name)) && !isAlias(name) && !isProxyField(name) && !strings.HasPrefix(name, "If-")
 }
 
 // hasToken reports whether a list field contains the token, in whatever case.

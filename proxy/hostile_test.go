@@ -158,3 +158,25 @@ func TestHostile_WhatComesBehindAnAnswerIsNobodys(t *testing.T) {
 		})
 	}
 }
+
+// A trailer whose name is none is left out, and the answer ends: net/http never ends a stream of HTTP/2 with trailers of which it may write none.
+func TestHostile_TrailersThatAreNoFieldsAreLeftOut(t *testing.T) {
+	p, _ := startRaw(t, proxytest.Reply("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: a b\r\n\r\n4\r\nbody\r\n0\r\nX T: v\r\n\r\n"))
+	proxytest.Run(t, func(t *testing.T, mode proxytest.Mode) {
+		res, body := proxytest.Get(t, p.Client(mode), mode.URL("a.test", "/"))
+		if body != "body" || len(res.Trailer) > 0 || res.Header["Trailer"] != nil {
+			t.Errorf("%q, header %v, trailers %v", body, res.Header, res.Trailer)
+		}
+	})
+}
+
+// RFC 9110 §8.6: an answer 204 has no Content-Length. Clients of HTTP/2 and HTTP/3 take one that has for malformed.
+func TestHostile_ALengthWhereThereIsNoContentIsLeftOut(t *testing.T) {
+	p, _ := startRaw(t, proxytest.Reply("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n"))
+	proxytest.Run(t, func(t *testing.T, mode proxytest.Mode) {
+		res, body := proxytest.Get(t, p.Client(mode), mode.URL("a.test", "/"))
+		if res.StatusCode != http.StatusNoContent || body != "" || res.Header["Content-Length"] != nil {
+			t.Errorf("status %d, %q, header %v", res.StatusCode, body, res.Header)
+		}
+	})
+}

@@ -251,6 +251,53 @@ func TestHygiene_TrailersSayNothingThatIsOursOrThePolicies(t *testing.T) {
 	}, proxytest.H1, proxytest.Plain)
 }
 
+// RFC 9110 §5.6.1.2: empty elements of a list mean nothing. Neither they nor names that are none cost the request, or count against the upstream.
+func TestHygiene_OddNamesInTrailerAreLeftOut(t *testing.T) {
+	h := newHop(t, nil)
+	proxytest.Run(t, func(t *testing.T, mode proxytest.Mode) {
+		for _, names := range []string{"", ", ,", "a b", ":path", "x(", "Sum,, x y"} {
+			switch {
+			case mode.H2:
+				if got := frames(t, h.Proxy, ":method", "GET", ":scheme", "https", ":path", "/", ":authority", "a.test", "trailer", names); got != "200" {
+					t.Errorf("%q: %s", names, got)
+				}
+			case mode.H3:
+				s := dialH3(t, h.Proxy, "a.test", nil).send(true, request("POST", "trailer", names), frame(h3Data, []byte("ok")))
+				_, _ = io.ReadAll(s)
+			default:
+				answer := h.Raw(mode, "a.test", "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nTrailer: "+names+"\r\nConnection: close\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+				if !strings.HasPrefix(answer, "HTTP/1.1 200 ") {
+					t.Errorf("%q: %q", names, answer)
+				}
+			}
+			raw := h.next()
+			if _, announced, _ := strings.Cut(raw, "\r\nTrailer: "); announced != "" && !strings.HasPrefix(announced, "Sum\r\n") {
+				t.Errorf("%q: the upstream got %q", names, raw)
+			}
+		}
+	})
+	if n := h.Metrics.UpstreamErrors(""); n != 0 {
+		t.Errorf("%d errors were counted against the upstream", n)
+	}
+}
+
+// RFC 9114 §4.1.2: a request with content-length 0 and a body is malformed. An upstream would take it for complete.
+func TestHygiene_ABodyThatContentLengthDeniesReachesNobody(t *testing.T) {
+	h := newHop(t, nil)
+	s := dialH3(t, h.Proxy, "a.test", nil).send(true, request("POST", "content-length", "0"), frame(h3Data, []byte("GET /smuggled")))
+	if _, err := io.ReadAll(s); err == nil {
+		t.Error("the request was answered")
+	}
+	h.nothing("a body beyond content-length 0")
+	s = dialH3(t, h.Proxy, "a.test", nil).send(true, request("POST", "content-length", "0"))
+	if _, err := io.ReadAll(s); err != nil {
+		t.Errorf("a request without a body: %v", err)
+	}
+	if raw := h.next(); !strings.Contains(raw, "\r\nContent-Length: 0\r\n") {
+		t.Errorf("the upstream got %q", raw)
+	}
+}
+
 // RFC 9112 §6.1 and §7.1: whatever is wrong with the framing is the client's fault: 400, the connection closed, nothing counted against the upstream, and
 // nothing that the upstream could take for whole.
 func TestHygiene_BadFramingIsTheClientsFault(t *testing.T) {

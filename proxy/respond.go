@@ -24,6 +24,9 @@ func (x *exchange) respond(res *http.Response) {
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = noValue
 	}
+	if res.StatusCode == http.StatusNoContent { // RFC 9110 §8.6: it MUST NOT be there, and over HTTP/2 and HTTP/3 the answer would be malformed
+		delete(h, "Content-Length")
+	}
 	announced := announceTrailers(h, res.Trailer)
 	x.out.WriteHeader(res.StatusCode)
 	if x.conn.h3 != nil && x.r.Method == http.MethodHead && h["Content-Length"] == nil {
