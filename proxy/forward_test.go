@@ -484,7 +484,11 @@ func TestForward_AnswersForBrokenUpstreamsWithoutDetail(t *testing.T) {
 				})
 				to = up.URL
 			}
-			pool, err := upstream.New(upstream.Config{To: []string{to}, ResponseHeaderTimeout: 200 * time.Millisecond})
+			patience := 30 * time.Second
+			if c.answer == "wait" {
+				patience = 200 * time.Millisecond
+			}
+			pool, err := upstream.New(upstream.Config{To: []string{to}, ResponseHeaderTimeout: patience})
 			if err != nil {
 				t.Fatal(err)
 			}
