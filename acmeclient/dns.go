@@ -32,11 +32,23 @@ type DNSZone struct {
 	// the resolver's port. Empty means the system's.
 	Resolvers []string
 
-	// Provider writes and deletes TXT records: a libdns provider, see acmeclient/dnsprovider. It must leave other records of the same name alone. Required.
+	// Provider writes and deletes TXT records: a libdns provider, see acmeclient/dnsprovider. It must leave other records of the same name alone. It gets a minute to
+	// write one and half of one to remove it, and in addition what it says that it needs, if it is a PatientProvider. Required.
 	Provider certmagic.DNSProvider
 
 	// PropagationTimeout is how long to wait until all authoritative servers have a record. Zero means 2 minutes.
 	PropagationTimeout time.Duration
+}
+
+// PatientProvider is a provider that itself ends a call after some time, which may be long.
+type PatientProvider interface{ CallTimeout() time.Duration }
+
+// patience is the time for a call of the provider, which is usual for others.
+func (z *DNSZone) patience(usual time.Duration) time.Duration {
+	if p, ok := z.Provider.(PatientProvider); ok {
+		usual += p.CallTimeout()
+	}
+	return usual
 }
 
 // DNSSolver answers dns-01 (RFC 8555 §8.4) for all Clients of a process. Each record that it makes is in the store before it is in the DNS, so that Sweep

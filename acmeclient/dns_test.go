@@ -454,6 +454,50 @@ func TestDNSSolver_DoesNotWriteAgainWhatIsThere(t *testing.T) {
 	}
 }
 
+func TestDNSSolver_GivesAProviderTheTimeThatItAsksFor(t *testing.T) {
+	w := newDNSWorld(t, "slow.test.")
+	zone := w.zone(t, "slow.test")
+	slow := &patientProvider{DNSZone: zone}
+	zone.Provider = slow
+	s := newSolver(t, storage.NewMemory(), zone)
+	s.remove(t.Context(), crashed(t, s, "slow.test", 2*time.Hour))
+	crashed(t, s, "slow.test", 2*time.Hour)
+	if err := s.Sweep(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if len(slow.had) != 4 {
+		t.Errorf("%d calls", len(slow.had))
+	}
+	for _, d := range slow.had {
+		if d < 9*time.Minute {
+			t.Errorf("a call got %v", d)
+		}
+	}
+}
+
+// patientProvider is the zone's provider, which wants nine minutes.
+type patientProvider struct {
+	DNSZone
+	had []time.Duration
+}
+
+func (p *patientProvider) CallTimeout() time.Duration { return 9 * time.Minute }
+
+func (p *patientProvider) note(ctx context.Context) {
+	end, _ := ctx.Deadline()
+	p.had = append(p.had, time.Until(end))
+}
+
+func (p *patientProvider) AppendRecords(ctx context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
+	p.note(ctx)
+	return p.Provider.AppendRecords(ctx, zone, recs)
+}
+
+func (p *patientProvider) DeleteRecords(ctx context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
+	p.note(ctx)
+	return p.Provider.DeleteRecords(ctx, zone, recs)
+}
+
 // brokenProvider is the zone's provider, which can fail.
 type brokenProvider struct {
 	DNSZone

@@ -74,7 +74,7 @@ func (s *DNSSolver) present(ctx context.Context, p *dnsPlace, name, token, keyAu
 	writer := &certmagic.DNS01Solver{DNSManager: certmagic.DNSManager{
 		DNSProvider: p.zone.Provider, Resolvers: p.zone.Resolvers, OverrideDomain: strings.TrimSuffix(p.fqdn, "."),
 	}}
-	call, cancel := context.WithTimeout(ctx, providerTimeout)
+	call, cancel := context.WithTimeout(ctx, p.zone.patience(providerTimeout))
 	defer cancel()
 	began := time.Now()
 	err = writer.Present(call, challenge)
@@ -111,9 +111,11 @@ func (s *DNSSolver) remove(ctx context.Context, rec *dnsRecord) {
 	if rec == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTimeout)
+	removal, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	if err := s.removeNow(ctx, rec); err != nil {
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(cleanUpTimeout, cancel) }) // nobody ends later for a patient provider
+	defer stop()
+	if err := s.removeNow(removal, rec); err != nil {
 		s.log.Warn("the DNS record is removed later", zap.String("name", rec.Name), zap.String("record", rec.FQDN), zap.Error(err))
 	}
 }
@@ -123,6 +125,8 @@ func (s *DNSSolver) removeNow(ctx context.Context, rec *dnsRecord) error {
 	if z == nil {
 		return fmt.Errorf("no configured zone has %s any more", clean(rec.FQDN))
 	}
+	ctx, cancel := context.WithTimeout(ctx, z.patience(cleanUpTimeout))
+	defer cancel()
 	// Not by certmagic's CleanUp: it knows only what the same process made, and does not heed a context.
 	if _, err := z.Provider.DeleteRecords(ctx, rec.Zone, []libdns.Record{rec.rr()}); err != nil {
 		return fmt.Errorf("remove the DNS record %s with %s: %w", clean(rec.FQDN), z.Name, &providerError{err})
@@ -172,8 +176,6 @@ func (s *DNSSolver) sweep(ctx context.Context, object string) error {
 	if age < dnsRecordAge {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, cleanUpTimeout)
-	defer cancel()
 	err = s.removeNow(ctx, rec)
 	switch {
 	case err == nil:

@@ -39,6 +39,9 @@ func newExec(s *settings) certmagic.DNSProvider {
 	return p
 }
 
+// CallTimeout makes it an acmeclient.PatientProvider.
+func (p *program) CallTimeout() time.Duration { return p.timeout }
+
 // AppendRecords runs the program with "present" for each record.
 func (p *program) AppendRecords(ctx context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
 	return p.each(ctx, "present", zone, recs)

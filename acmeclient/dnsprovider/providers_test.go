@@ -210,6 +210,14 @@ func TestExec_RepeatsTheEndOfWhatAFailingProgramSaid(t *testing.T) {
 	}
 }
 
+// Whoever calls it must know, or would end it sooner.
+func TestExec_SaysHowLongItsProgramMayTake(t *testing.T) {
+	p, ok := hook(t, "9m", "hang").(interface{ CallTimeout() time.Duration }) // acmeclient.PatientProvider
+	if !ok || p.CallTimeout() != 9*time.Minute {
+		t.Errorf("%T does not say it", p)
+	}
+}
+
 func TestExec_KillsAProgramThatHangs(t *testing.T) {
 	began := time.Now()
 	_, err := hook(t, "100ms", "hang").AppendRecords(t.Context(), "example.test.", txt("_acme-challenge", "v"))
