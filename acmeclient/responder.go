@@ -32,8 +32,9 @@ const (
 	maxLookups      = 4096        // remembered at a time
 	lookupRate      = 25          // store reads that find nothing, per second and challenge type
 	lookupBurst     = 4 * lookupRate
-	lookupWait      = time.Second // for one of them, when many come at once
-	lookupTimeout   = 2 * time.Second
+	lookupWait      = time.Second     // for one of them, when many come at once
+	lookupTry       = 2 * time.Second // for one read; where the store does not answer it, another may go through
+	lookupTimeout   = 8 * time.Second // CAs wait for some ten
 	challengePrefix = "acme/challenges/"
 	httpPrefix      = "/.well-known/acme-challenge/" // RFC 8555 §8.3
 )
@@ -208,9 +209,7 @@ func (r *Responder) find(ctx context.Context, typ, asked, token string) *publish
 	if !mayLook(ctx, limiter) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
-	p, err := r.read(ctx, object)
+	p, err := r.look(ctx, object)
 	now = time.Now()
 	ttl := found
 	if err == nil {
@@ -226,6 +225,21 @@ func (r *Responder) find(ctx context.Context, typ, asked, token string) *publish
 		r.remember(object, lookup{p, now.Add(ttl)}, now)
 	}
 	return p
+}
+
+// look reads an answer that somebody asks for, and again if the store is too slow: no answer is a failed attempt of the name.
+func (r *Responder) look(ctx context.Context, object string) (*published, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	for {
+		try, end := context.WithTimeout(ctx, lookupTry)
+		p, err := r.read(try, object)
+		slow := err != nil && try.Err() != nil
+		end()
+		if !slow || ctx.Err() != nil {
+			return p, err
+		}
+	}
 }
 
 // mayLook waits for a turn, but not for long: a CA that is refused holds it against the name.

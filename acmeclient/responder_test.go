@@ -215,6 +215,26 @@ func TestResponder_StrangersCannotHideAnAnswer(t *testing.T) {
 	}
 }
 
+// A read that hangs is one of many that do not: whoever asks for an answer hears it from the next.
+func TestResponder_LooksAgainWhereAReadHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := storagetest.NewFaulty(storage.NewMemory())
+		mine, other := NewResponder(store, zaptest.NewLogger(t)), NewResponder(store, zaptest.NewLogger(t))
+		present(t, mine, ChallengeTLSALPN01, "www.example.com")
+		store.Set(storagetest.Fault{Op: storagetest.Get, Times: 2, Hang: true})
+		hello := &tls.ClientHelloInfo{ServerName: "www.example.com", SupportedProtos: []string{"acme-tls/1"}}
+		if cert, err := other.Certificate(hello); cert == nil || err != nil {
+			t.Errorf("no answer, error %v", err)
+		}
+		time.Sleep(time.Minute)
+		store.Set(storagetest.Fault{Op: storagetest.Get, Hang: true})
+		began := time.Now()
+		if cert, err := other.Certificate(hello); cert != nil || err != nil || time.Since(began) != lookupTimeout {
+			t.Errorf("from a store that hangs: %v, %v after %v", cert != nil, err, time.Since(began))
+		}
+	})
+}
+
 func TestResponder_StoreThatFailsIsNoAnswer(t *testing.T) {
 	store := storagetest.NewFaulty(storage.NewMemory(), storagetest.Fault{Op: storagetest.Get})
 	r := NewResponder(store, zaptest.NewLogger(t))
