@@ -23,10 +23,10 @@ func (c *Client) begin(ctx context.Context, d dialect, a *attempt) (dialect, *or
 	if d.protocol() == ProtocolV1 {
 		c.negotiator.usedV1()
 	}
-	err = c.orders.save(ctx, a.object, orderRecord{
+	err = c.orders.saveNew(ctx, a.object, orderRecord{
 		URL: o.url, Authorizations: o.authorizations, Account: a.account.at(d.protocol()), Protocol: d.protocol(), Profile: a.profile,
 		Names: a.names, Placed: a.placed.UTC(), Expires: o.expires,
-	})
+	}, c.pace.store)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -50,7 +50,13 @@ func (c *Client) place(ctx context.Context, d dialect, a *attempt) (dialect, *or
 		if err != nil {
 			return nil, nil, err
 		}
-		o, err := d.begin(ctx, ids, a.options)
+		if ctx.Err() != nil {
+			undo()
+			return nil, nil, fmt.Errorf("place the order (nothing was sent): %w", context.Cause(ctx))
+		}
+		placing, cancel := lasting(ctx, placingGrace)
+		o, err := d.begin(placing, ids, a.options)
+		cancel()
 		if err == nil {
 			return d, o, nil
 		}
@@ -61,6 +67,19 @@ func (c *Client) place(ctx context.Context, d dialect, a *attempt) (dialect, *or
 			return nil, nil, err
 		}
 	}
+}
+
+// placingGrace is for the CA's answer to an order that was sent when our work was told to end: without it, our successor places another.
+const placingGrace = 3 * time.Second
+
+// lasting returns a context that ends a while after ctx was cancelled, but with its deadline.
+func lasting(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	if deadline, ok := ctx.Deadline(); ok {
+		longer, cancel = context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	}
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+	return longer, func() { stop(); cancel() }
 }
 
 // mayPlace asks the caller, who keeps count.

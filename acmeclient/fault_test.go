@@ -465,6 +465,40 @@ func testCrash(t *testing.T, path string, applied bool) {
 	}
 }
 
+// A process that is told to end while the CA makes its order hears the answer, and its successor finds the order.
+func TestObtain_IsContinuedWhereItEndedBeforeTheOrderWasAnswered(t *testing.T) {
+	c, p, n, store := setup(t, pebbleOptions{})
+	ctx, end := context.WithCancel(t.Context())
+	orders := &counter{}
+	p.rewrite(func(r *http.Request, resp *httptest.ResponseRecorder) {
+		if r.URL.Path == pathOrder && resp.Code == http.StatusCreated {
+			orders.add()
+			end()
+			time.Sleep(50 * time.Millisecond) // whoever gives up does it now
+		}
+	})
+	r := newRequest(t, "www.example.test")
+	if _, err := c.Obtain(ctx, r); !errors.Is(err, context.Canceled) {
+		t.Fatalf("Obtain of the one that ends: %v", err)
+	}
+	obtain(t, newClient(t, p, n, store), r)
+	if got := orders.get(); got != 1 {
+		t.Errorf("%d orders for one certificate", got)
+	}
+}
+
+// An order that was placed is not left to chance: who comes next, without our memory, would place another.
+func TestObtain_StoresItsOrderThoughTheStoreFailsForAMoment(t *testing.T) {
+	store := storagetest.NewFaulty(storage.NewMemory(), storagetest.Fault{Op: storagetest.Put, Prefix: "acme/pebble/orders/", Times: 3})
+	n := newNode(t, store)
+	p := newPebble(t, n, pebbleOptions{})
+	orders := p.orders()
+	obtain(t, newClient(t, p, n, store), newRequest(t, "www.example.test"))
+	if got := orders.get(); got != 1 {
+		t.Errorf("%d orders", got)
+	}
+}
+
 func TestObtain_ForgetsAnOrderThatFailed(t *testing.T) {
 	c, p, n, store := setup(t, pebbleOptions{})
 	n.http.Close()

@@ -118,6 +118,24 @@ func (b *orderBook) save(ctx context.Context, name string, r orderRecord) error 
 	return ofStore(fmt.Errorf("store the order in progress: %w", err))
 }
 
+// saveNew stores an order that was just placed. It tries harder than others, also if ctx ends: whoever comes to the name after us and does not find the order
+// places another.
+func (b *orderBook) saveNew(ctx context.Context, name string, r orderRecord, pauses []time.Duration) error {
+	save := func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+		defer cancel()
+		return b.save(ctx, name, r)
+	}
+	err := save()
+	for _, pause := range pauses {
+		if err == nil || sleep(ctx, pause) != nil {
+			break
+		}
+		err = save()
+	}
+	return err
+}
+
 // keepCertificate notes where the certificate will be, for a protocol without orders. It is best effort: without it, a successor asks for another certificate.
 func (b *orderBook) keepCertificate(ctx context.Context, name, url string) {
 	record, err := b.load(ctx, name)

@@ -11,6 +11,7 @@ type pace struct {
 	watched    time.Duration   // how long somebody may be waiting
 	maxWatched time.Duration   // bound of a Retry-After as long as somebody may
 	maxLater   time.Duration   // and afterwards
+	store      []time.Duration // pauses before an order that was placed is stored once more
 }
 
 func defaultPace() pace {
@@ -24,6 +25,7 @@ func defaultPace() pace {
 		watched:    25 * time.Second,
 		maxWatched: 5 * time.Second,
 		maxLater:   time.Minute,
+		store:      []time.Duration{250 * time.Millisecond, time.Second, 3 * time.Second},
 	}
 }
 

@@ -292,6 +292,7 @@ func quickPace() pace {
 	p.afterProbe, p.unprobed = 25*time.Millisecond, 100*time.Millisecond
 	p.order = []time.Duration{25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond}
 	p.maxWatched, p.authzMax = 200*time.Millisecond, 200*time.Millisecond
+	p.store = []time.Duration{10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond}
 	return p
 }
 
