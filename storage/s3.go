@@ -26,8 +26,8 @@ import (
 //
 // Conditional writes and leases trust the store's If-Match and If-None-Match; until SelfTest has passed they run it first and fail with its error.
 //
-// Requests: Get 1 GET; Put 1 PUT; PutIf 1 PUT, a refused creation 1 GET more; Delete 1 DELETE; List 1 LIST for each 1000 names; an uncontended Lease with
-// its Release 1 GET and 2 PUT, 1 PUT more for each LeaseTimes.Beat it is held, 1 GET for each LeaseTimes.Poll somebody waits.
+// Requests: Get 1 GET, 2 if the object is damaged; Put 1 PUT; PutIf 1 PUT, a refused creation 1 GET more; Delete 1 DELETE; List 1 LIST for each 1000 names;
+// an uncontended Lease with its Release 1 GET and 2 PUT, 1 PUT more for each LeaseTimes.Beat it is held, 1 GET for each LeaseTimes.Poll somebody waits.
 type S3 struct {
 	cfg   S3Config
 	log   *zap.Logger

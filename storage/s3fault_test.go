@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"go.uber.org/zap/zaptest"
@@ -298,4 +299,49 @@ func TestS3_DeleteIfIsSafeOnStoresThatIgnoreItsCondition(t *testing.T) {
 			t.Fatalf("round %d: delete %v, put %v, and then %q %v", round, deleteErr, putErr, data, err)
 		}
 	}
+}
+
+// spoiled makes the first n answers to reads of keys that contain part what spoil makes of their bytes.
+func spoiled(part string, n int, spoil func(body []byte) io.Reader) storagetest.S3Fault {
+	var mu sync.Mutex
+	return func(r *http.Request, serve func(*http.Request) *http.Response) (*http.Response, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, part) || n == 0 {
+			return nil, nil
+		}
+		n--
+		answer := serve(r)
+		body, err := io.ReadAll(answer.Body)
+		answer.Body = io.NopCloser(spoil(body))
+		return answer, err
+	}
+}
+
+// What arrives broken may lie whole in the bucket: it is read again before anybody hears of it, and nothing is put aside for it.
+func TestS3_ReadsAgainWhatArrivesBroken(t *testing.T) {
+	for name, c := range map[string]struct {
+		times int
+		spoil func(body []byte) io.Reader
+	}{
+		"breaks off, twice": {2, func(b []byte) io.Reader {
+			return io.MultiReader(bytes.NewReader(b[:len(b)/2]), iotest.ErrReader(io.ErrUnexpectedEOF))
+		}},
+		"is cut off":      {1, func(b []byte) io.Reader { return bytes.NewReader(b[:len(b)-1]) }},
+		"has another bit": {1, func(b []byte) io.Reader { b[len(b)-1] ^= 1; return bytes.NewReader(b) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake, s, old := quickFake(t)
+			fake.Set(spoiled("old.example", c.times, c.spoil))
+			wantObject(t, s, "certs/old.example", "old", old)
+		})
+	}
+	t.Run("lies there damaged", func(t *testing.T) {
+		fake, s, _ := quickFake(t)
+		fake.Set(spoiled("old.example", 9, func(b []byte) io.Reader { return bytes.NewReader(b[:len(b)-1]) }))
+		_, _, err := s.Get(t.Context(), "certs/old.example")
+		if _, damaged := errors.AsType[*storage.CorruptError](err); !damaged {
+			t.Errorf("error %v, want a CorruptError", err)
+		}
+	})
 }

@@ -25,8 +25,23 @@ type s3Condition struct {
 	match  string // If-Match, an ETag without its quotes
 }
 
-// getKey reads an object, at most a byte more than there may be. known is an ETag whose bytes need not be sent again (errUnchanged), or empty.
+// getKey reads an object, at most a byte more than there may be. known is an ETag whose bytes need not be sent again (errUnchanged), or empty. An answer that
+// breaks off is asked for again: the SDK repeats only what has no answer.
 func (s *S3) getKey(ctx context.Context, key, known string) (file []byte, etag string, err error) {
+	for range getAttempts {
+		if file, etag, err = s.getKeyOnce(ctx, key, known); !errors.Is(err, errBrokenOff) || ctx.Err() != nil {
+			break
+		}
+	}
+	return file, etag, err
+}
+
+// getAttempts is how often an answer that breaks off is asked for, errBrokenOff what says that it did.
+const getAttempts = 3
+
+var errBrokenOff = errors.New("the answer broke off")
+
+func (s *S3) getKeyOnce(ctx context.Context, key, known string) (file []byte, etag string, err error) {
 	in := &s3.GetObjectInput{Bucket: &s.cfg.Bucket, Key: &key}
 	if known != "" {
 		in.IfNoneMatch = new(quoted(known))
@@ -43,7 +58,7 @@ func (s *S3) getKey(ctx context.Context, key, known string) (file []byte, etag s
 	defer out.Body.Close()
 	file, err = io.ReadAll(io.LimitReader(out.Body, int64(maxStored+maxHeader+1)))
 	if err != nil {
-		return nil, "", s3Error(ctx, fmt.Errorf("read its bytes: %w", err))
+		return nil, "", s3Error(ctx, fmt.Errorf("%w: %w", errBrokenOff, err))
 	}
 	if out.ETag == nil {
 		return nil, "", errors.New("the answer has no ETag")

@@ -72,6 +72,11 @@ func (sp *s3Space) read(ctx context.Context, name string, unless Version) (*foun
 		return nil, ErrNotExist
 	}
 	o := judge(name, found.file)
+	if o.damage != nil { // it may have been damaged on its way here
+		if again, err := sp.look(ctx, name, ""); err == nil && !again.gone {
+			found, o = again, judge(name, again.file)
+		}
+	}
 	o.version = versionOf(found.etag, string(o.version))
 	return o, nil
 }
