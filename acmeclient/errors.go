@@ -194,7 +194,7 @@ func (p *Problem) judgeRequest(ex *exchange, now time.Time) {
 	case "externalAccountRequired":
 		p.scope, p.Advice, p.retryAt = ScopeCA, adviceBinding, now.Add(actionPause)
 	case "userActionRequired":
-		p.scope, p.Advice, p.retryAt = ScopeAccount, "the CA wants a person to act", now.Add(actionPause)
+		p.scope, p.Advice, p.retryAt = ScopeCA, "the CA wants a person to act", now.Add(actionPause)
 		if p.Instance != "" {
 			p.Advice += ": see " + p.Instance
 		}

@@ -73,9 +73,9 @@ func TestRequestProblem_JudgesAsTheTable(t *testing.T) {
 		{"authorizations that ended before the CSR came", answered(endpointFinalize, 403, acmeError("unauthorized", "")), ScopeName, "", 0, "new order"},
 		{"deactivated account", answered("", 403, acmeError("unauthorized", "")), ScopeAccount, "", 0, "deactivated"},
 		{"binding", answered("", 400, acmeError("externalAccountRequired", "")), ScopeCA, "", actionPause, "binding"},
-		{"new terms", answered("", 403, acmeError("userActionRequired", ""), "Link", `</tos/2>;rel="terms-of-service"`), ScopeAccount, "", actionPause, "https://ca.test/tos/2"},
+		{"new terms", answered("", 403, acmeError("userActionRequired", ""), "Link", `</tos/2>;rel="terms-of-service"`), ScopeCA, "", actionPause, "https://ca.test/tos/2"},
 		{"page to agree at", answered("", 403, `{"type":"urn:ietf:params:acme:error:userActionRequired","detail":"x","instance":"https://ca.test/agree"}`,
-			"Link", `</tos/2>;rel="terms-of-service"`), ScopeAccount, "", actionPause, "see https://ca.test/agree; its terms of service now are https://ca.test/tos/2"},
+			"Link", `</tos/2>;rel="terms-of-service"`), ScopeCA, "", actionPause, "see https://ca.test/agree; its terms of service now are https://ca.test/tos/2"},
 		{"contact", answered("", 400, acmeError("invalidContact", "")), ScopeAccount, "", 0, "contact"},
 		{"v1's namespace", answered("", 400, `{"type":"urn:acme:error:rejectedIdentifier","detail":"no"}`), ScopeName, "", 0, "another CA"},
 

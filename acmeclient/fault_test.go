@@ -199,7 +199,7 @@ func TestObtain_AnswersToRefusedOrders(t *testing.T) {
 		{"HTML", reply(pathOrder, 200, "text/html", "<html>hello</html>"), ScopeCA, 0, 1, "understand"},
 		{"no Location", reply(pathOrder, 201, "application/json", `{"status":"pending"}`), ScopeCA, 0, 1, "Location"},
 		{"rejected", problemReply(pathOrder, 400, "rejectedIdentifier", "forbidden by policy"), ScopeName, 0, 1, "forbidden by policy"},
-		{"new terms", problemReply(pathOrder, 403, "userActionRequired", "terms changed", "Link", `<https://ca.test/tos-2>;rel="terms-of-service"`), ScopeAccount, actionPause, 1, "https://ca.test/tos-2"},
+		{"new terms", problemReply(pathOrder, 403, "userActionRequired", "terms changed", "Link", `<https://ca.test/tos-2>;rel="terms-of-service"`), ScopeCA, actionPause, 1, "https://ca.test/tos-2"},
 		{"other names", reply(pathOrder, 201, "application/json",
 			`{"status":"pending","identifiers":[{"type":"dns","value":"evil.test"}],"authorizations":[],"finalize":"/f"}`, "Location", "/my-order/1"), ScopeCA, 0, 1, "other names"},
 	} {

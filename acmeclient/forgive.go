@@ -10,11 +10,16 @@ import (
 	"gatelodge/storage"
 )
 
-// Forgive forgets what the CA refused for these names until later: a person knows that the reason is gone, such as a pause that was lifted. Limits of a domain,
-// an account or an address stay: they do not go because somebody wishes so.
+// Forgive forgets what the CA refused for these names until later: a person knows that the reason is gone, such as a pause that was lifted. So it does, and without names nothing
+// else, for what was wrong with the CA as a whole: it was out of order, or wanted a person to act. Limits of a domain, an account or an address stay: they do not go because
+// somebody wishes so.
 func (c *Client) Forgive(ctx context.Context, names []string) error {
 	if err := c.open(); err != nil {
 		return err
+	}
+	c.limits.forgive(ScopeCA)
+	if len(names) == 0 {
+		return nil
 	}
 	return c.limits.forgiveNames(ctx, slices.Sorted(slices.Values(names)))
 }

@@ -124,3 +124,34 @@ func TestLimitBook_ForgivesANameAndNothingElse(t *testing.T) {
 		}
 	}
 }
+
+func TestForgive_LetsACAThatWasOutOfOrderBeAskedButKeepsItsLimits(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		fault fault
+		works bool
+	}{
+		{"maintenance", problemReply(pathOrder, 503, "serverInternal", "maintenance", "Retry-After", "3600"), true},
+		{"a person was to act", problemReply(pathOrder, 403, "userActionRequired", "terms changed"), true},
+		{"a limit of the account", problemReply(pathOrder, 429, "rateLimited", "too many new orders", "Retry-After", "3600"), false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, p, _, _ := setup(t, pebbleOptions{})
+			p.fail(tt.fault)
+			r := newRequest(t, "www.example.test")
+			if _, err := c.Obtain(t.Context(), r); err == nil {
+				t.Fatal("obtained")
+			}
+			p.fail()
+			if _, err := c.Obtain(t.Context(), r); err == nil {
+				t.Fatal("the CA was asked before it wants to be")
+			}
+			if err := c.Forgive(t.Context(), nil); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Obtain(t.Context(), r); (err == nil) != tt.works {
+				t.Errorf("after a person's wish: %v", err)
+			}
+		})
+	}
+}

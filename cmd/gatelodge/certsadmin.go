@@ -55,7 +55,7 @@ func (p *program) retry(ctx context.Context, name string) (admin.Retried, error)
 	if errors.Is(err, certs.ErrNotManaged) {
 		err = fmt.Errorf("%w: %w", admin.ErrUnknownName, err)
 	}
-	tried := admin.Retried{Next: done.Next, Serves: done.Serves, Renews: done.Renews, Abandoned: done.Abandoned}
+	tried := admin.Retried{Next: done.Next, Limited: done.Limited, Serves: done.Serves, Renews: done.Renews, Abandoned: done.Abandoned}
 	if done.Serves.IsZero() && done.Abandoned == "" && err == nil {
 		tried.Names = 1
 	}

@@ -58,6 +58,14 @@ func (c *circuit) hurry() {
 	}
 }
 
+// hasten lets a trial happen now, by a person's wish. One that is out of order may be asked though it wanted to be left alone; one that limits us may not.
+func (c *circuit) hasten(now time.Time) {
+	if scopeOf(c.err) == ScopeCA {
+		c.until = time.Time{}
+	}
+	c.next = latest(now, c.until)
+}
+
 // fail opens the circuit, or keeps it open. It reports whether it was closed before.
 func (c *circuit) fail(o *order, err error, over Failover, now time.Time) bool {
 	opens := !c.open

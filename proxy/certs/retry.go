@@ -18,7 +18,8 @@ import (
 // ErrNotManaged is wrapped by Retry for names that no site wants a certificate for from us.
 var ErrNotManaged = errors.New("certs: no site wants a certificate for the name from a CA")
 
-// A Forgiver is an Issuer that remembers what its CA refused, and can forget it for some names.
+// A Forgiver is an Issuer that remembers what its CA refused until later. It can forget that for some names, and, even without any, what was said of the CA as a whole: that it
+// is out of order, or not to be used as configured. Limits of accounts, domains and addresses stay.
 type Forgiver interface {
 	Forgive(ctx context.Context, names []string) error
 }
@@ -26,6 +27,7 @@ type Forgiver interface {
 // Retried is what came of a Retry. The zero value: the name is tried now.
 type Retried struct {
 	Next      time.Time // not before then: Budget.Failures has no room for another attempt
+	Limited   time.Time // not before then: the CAs for the name limit us
 	Serves    time.Time // nothing is to be tried: until then a certificate serves
 	Renews    time.Time // with Serves: when it will be renewed
 	Abandoned string    // why the name was given up: it is looked at once more, and nothing is ordered while that is so
@@ -37,8 +39,8 @@ const (
 	failuresTogether = 16   // names looked at together
 )
 
-// Retry lets a host or wildcard that is held back be tried now: a person says that the reason is gone. What its CA said about this name alone is forgotten too; limits
-// of accounts, domains and addresses stay, and so do our budgets. It does not wait for the result.
+// Retry lets a host or wildcard that is held back be tried now: a person says that the reason is gone. What its CA said about this name alone, or of itself, is forgotten too;
+// limits of accounts, domains and addresses stay, and so do our budgets. It does not wait for the result.
 //
 // Other processes of the fleet learn of it by the certificate, or by the next failure: it is this one that tries, whoever has the name's share of the work.
 func (m *Manager) Retry(ctx context.Context, name string) (Retried, error) {
@@ -60,6 +62,9 @@ func (m *Manager) Retry(ctx context.Context, name string) (Retried, error) {
 // RetryAll is Retry for every name with a stored failure, and for what waits for a failing CA. It lists, so it is for operators only. It returns how many names it found to be tried.
 func (m *Manager) RetryAll(ctx context.Context) (int, error) {
 	var found atomic.Int64
+	if err := m.forgive(ctx, m.rules.Load().CAs); err != nil {
+		return 0, err
+	}
 	m.queue.hasten("")
 	err := m.eachFailure(ctx, func(r *rules, t target) error {
 		done, err := m.retry(ctx, r, t)
@@ -123,12 +128,8 @@ func (m *Manager) retry(ctx context.Context, r *rules, t target) (Retried, error
 	if err != nil {
 		return Retried{}, err
 	}
-	for _, ca := range r.cas(t) {
-		if f, ok := ca.Issuer.(Forgiver); ok {
-			if err := f.Forgive(ctx, []string{subject(t.name)}); err != nil {
-				return Retried{}, fmt.Errorf("forget what CA %s refused: %w", ca.Issuer.Name(), err)
-			}
-		}
+	if err := m.forgive(ctx, r.cas(t), subject(t.name)); err != nil {
+		return Retried{}, err
 	}
 	if rec.backingOff(now) {
 		again := *rec
@@ -145,11 +146,29 @@ func (m *Manager) retry(ctx context.Context, r *rules, t target) (Retried, error
 			return Retried{Next: again.Next}, nil
 		}
 	}
-	m.queue.hasten(t.name)
+	limited := m.queue.hasten(t.name)
+	var done Retried
 	if it, known := m.planner.get(t.name); known {
-		return m.lookNow(ctx, it)
+		done, err = m.lookNow(ctx, it)
+	} else {
+		done, err = m.tryNow(ctx, r, t)
 	}
-	return m.tryNow(ctx, r, t)
+	if done == (Retried{}) {
+		done.Limited = limited
+	}
+	return done, err
+}
+
+// forgive has the CAs forget what they refused.
+func (m *Manager) forgive(ctx context.Context, cas []CA, names ...string) error {
+	for _, ca := range cas {
+		if f, ok := ca.Issuer.(Forgiver); ok {
+			if err := f.Forgive(ctx, names); err != nil {
+				return fmt.Errorf("forget what CA %s refused: %w", ca.Issuer.Name(), err)
+			}
+		}
+	}
+	return nil
 }
 
 // lookNow has the planner look at a name that it knows.
@@ -191,20 +210,22 @@ func (m *Manager) tryNow(ctx context.Context, r *rules, t target) (Retried, erro
 	return Retried{}, err
 }
 
-// hasten lets CAs that fail be tried at once, unless they asked to be left alone, and takes the name's order, or all for the empty name, along.
-func (q *queue) hasten(name string) {
+// hasten lets CAs that fail be tried at once, and takes the name's order, or all for the empty name, along. Those that limit us are left alone; if the name's order can go to no
+// other, hasten returns when it can.
+func (q *queue) hasten(name string) (limited time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.ctx == nil || q.ctx.Err() != nil {
-		return
+		return time.Time{}
 	}
+	now := time.Now()
 	for _, o := range q.orders {
 		if o.state != orderParked || name != "" && o.name != name {
 			continue
 		}
 		for _, ca := range o.cas {
 			if c := q.circuits[ca]; c != nil && c.open {
-				c.next = c.until
+				c.hasten(now)
 			}
 		}
 		if o.withheld == nil {
@@ -212,6 +233,24 @@ func (q *queue) hasten(name string) {
 		}
 	}
 	q.resumeLocked()
+	if o := q.orders[name]; o != nil && o.state == orderParked {
+		limited = q.limitedLocked(o, now)
+	}
+	return limited
+}
+
+// limitedLocked returns when the first of the CAs for the order lets itself be asked again; zero if one does now.
+func (q *queue) limitedLocked(o *order, now time.Time) (until time.Time) {
+	for _, ca := range o.cas {
+		c := q.circuits[ca]
+		if c == nil || !c.open || !c.until.After(now) {
+			return time.Time{}
+		}
+		if until.IsZero() || c.until.Before(until) {
+			until = c.until
+		}
+	}
+	return until
 }
 
 // nameOfFile is the reverse of fileName.

@@ -186,3 +186,37 @@ func TestRetry_IsDoneByTheProcessThatIsAsked(t *testing.T) {
 		}
 	})
 }
+
+func TestRetry_AsksACAThatIsOutOfOrderButNotOneThatLimitsUs(t *testing.T) {
+	for _, c := range []struct {
+		scope string
+		asked int
+	}{{ScopeCA, 2}, {ScopeAccount, 1}, {ScopeAddress, 1}} {
+		t.Run(c.scope, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t)
+				end := time.Now().Add(time.Hour)
+				h.ca.failWith(&fakeFailure{scope: c.scope, retryAt: end})
+				h.open()
+				h.refuse("a.example.com")
+				h.ca.failWith(nil)
+				time.Sleep(time.Minute)
+				done, err := h.m.Retry(t.Context(), "a.example.com")
+				want := Retried{Limited: end}
+				if c.asked > 1 {
+					want = Retried{}
+				}
+				if err != nil || !done.Limited.Equal(want.Limited) || done.Next != want.Next {
+					t.Errorf("%+v, %v; want %+v", done, err, want)
+				}
+				time.Sleep(2 * time.Second)
+				if n := len(h.ca.asked("")); n != c.asked {
+					t.Errorf("the CA was asked %d times, want %d", n, c.asked)
+				}
+				if c.asked > 1 {
+					h.must("a.example.com")
+				}
+			})
+		})
+	}
+}

@@ -107,6 +107,8 @@ func WriteRetried(w io.Writer, name string, done Retried, now time.Time) (err er
 		_, err = fmt.Fprintf(w, "%s is looked at now, but is not renewed while this is so: %s\n", name, printable(done.Abandoned))
 	case !done.Next.IsZero():
 		_, err = fmt.Fprintf(w, "%s is tried at %s: issue.budget.failures_per_name does not allow it earlier\n", name, absolute(done.Next, now))
+	case !done.Limited.IsZero():
+		_, err = fmt.Fprintf(w, "%s is tried at %s: until then the CA takes none from us\n", name, absolute(done.Limited, now))
 	default:
 		_, err = fmt.Fprintf(w, "%s is tried now; `gatelodge certs show %s` tells the result\n", name, name)
 	}

@@ -299,6 +299,7 @@ func TestWriteRetried_SaysWhatIsTrue(t *testing.T) {
 	for want, done := range map[string]Retried{
 		"a.test is tried now; `gatelodge certs show a.test` tells the result\n":                                           {Names: 1},
 		"a.test is tried at 2026-01-01 13:00:00 UTC (in 60m): issue.budget.failures_per_name does not allow it earlier\n": {Names: 1, Next: now.Add(time.Hour)},
+		"a.test is tried at 2026-01-01 14:00:00 UTC (in 2h): until then the CA takes none from us\n":                      {Names: 1, Limited: now.Add(2 * time.Hour)},
 		"a.test needs no attempt: it has a certificate until 2026-03-02 12:00:00 UTC (in 60d), which is renewed in 30d\n": {Serves: now.Add(60 * 24 * time.Hour), Renews: now.Add(30 * 24 * time.Hour)},
 		"a.test is looked at now, but is not renewed while this is so: nobody has visited it for long\n":                  {Abandoned: "nobody has visited it for long"},
 	} {

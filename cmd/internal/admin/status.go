@@ -90,8 +90,9 @@ type Failure struct {
 type Retried struct {
 	Names int `json:"names"` // that are tried again
 
-	// Of a single name that is not tried now: when a budget lets it be, or until when it has a certificate and when that will be renewed, or why it was given up.
+	// Of a single name that is not tried now: when a budget lets it be, or until when the CAs limit us, or until when it has a certificate and when that will be renewed, or why it was given up.
 	Next      time.Time `json:"next_attempt,omitzero"`
+	Limited   time.Time `json:"limited_until,omitzero"`
 	Serves    time.Time `json:"not_after,omitzero"`
 	Renews    time.Time `json:"renew_at,omitzero"`
 	Abandoned string    `json:"abandoned,omitempty"`
