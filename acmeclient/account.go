@@ -195,6 +195,15 @@ func (c *Client) loadAccount(ctx context.Context) (*account, storage.Version, er
 	return acct, version, nil
 }
 
+// knownOverV2 reports whether the account was ever registered over v2. One whose record is damaged may have been.
+func (c *Client) knownOverV2(ctx context.Context) (bool, error) {
+	acct, _, err := c.loadAccount(ctx)
+	if _, damaged := errors.AsType[*storage.CorruptError](err); damaged {
+		return true, nil
+	}
+	return acct != nil && acct.known(ProtocolV2), err
+}
+
 // underLease runs work while no other node changes the account.
 func (c *Client) underLease(ctx context.Context, work func(context.Context) (*account, error)) (*account, error) {
 	lease, err := c.cfg.Store.Lease(ctx, c.accountName())

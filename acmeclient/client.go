@@ -54,6 +54,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c.negotiator = newNegotiator(&c.cfg, c.wire, log)
 	c.negotiator.forgive = c.limits.forgive
+	c.negotiator.spokeV2 = c.knownOverV2
 	c.negotiator.join = func(ctx context.Context, dir *directory) error {
 		acct, err := c.account(ctx, c.v2(dir))
 		if err == nil && acct.V1 != nil && acct.V1.URL != acct.URL {

@@ -26,6 +26,9 @@ type negotiator struct {
 	// join makes the account known over v2, with the key that it has over v1.
 	join func(context.Context, *directory) error
 
+	// spokeV2 reports whether the account is known over v2. An account that cannot be read may be.
+	spokeV2 func(context.Context) (bool, error)
+
 	// forgive forgets what the CA has refused in the scope.
 	forgive func(scope string)
 
@@ -117,8 +120,8 @@ func (v *v1Directory) directory() *directory {
 // downgraded is the Problem of every operation while a downgrade is suspected. Nothing is sent.
 func (g *negotiator) downgraded(n negotiation) error {
 	before := "the CA spoke ACME v2 until " + n.V2Seen.UTC().Format(time.RFC3339)
-	if n.V2Seen.IsZero() { // see replaceDamaged
-		before = "what was known of the CA was damaged, so it may have spoken ACME v2"
+	if n.V2Seen.IsZero() { // see assumedV2
+		before = "what was known of the CA was damaged or lost, and it may have spoken ACME v2"
 	}
 	return &Problem{
 		CA: g.ca, Op: "negotiate", scope: ScopeCA,

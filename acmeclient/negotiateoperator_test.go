@@ -3,6 +3,7 @@ package acmeclient
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -243,6 +244,53 @@ func TestNegotiation_DamageDoesNotStopAV2CA(t *testing.T) {
 	}
 	if n := negotiated(t, store, c.cfg.Name); n.State != stateV2 || n.V2Seen.IsZero() {
 		t.Errorf("stored: %+v", n)
+	}
+}
+
+// The object may be lost, to a clean-up or a restored bucket: what a node knows, or that the account is known over v2, says that v2 was spoken.
+func TestNegotiation_LossLeadsToNoV1WithoutAPerson(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		c, o, n, store := oldSetup(t, devca.Config{})
+		o.Upgrade()
+		obtain(t, c, newRequest(t, "a.localhost"))
+		if err := store.Delete(t.Context(), "acme/old/negotiation"); err != nil {
+			t.Fatal(err)
+		}
+		if restarted {
+			c = newOldClient(t, o, n, store)
+		} else {
+			c.negotiator.readAt = time.Now().Add(-negotiationAge)
+		}
+		o.fail(func(w http.ResponseWriter, r *http.Request) bool { // what the CA showed before the upgrade
+			if r.URL.Path == pathDirectory {
+				doc := fmt.Sprintf(`{"new-reg":"%[1]s/acme/new-reg","new-authz":"%[1]s/acme/new-authz","new-cert":"%[1]s/acme/new-cert"}`, o.url)
+				return reply(pathDirectory, 200, "application/json", doc)(w, r)
+			}
+			return false
+		})
+		if _, err := c.Probe(t.Context()); err == nil {
+			t.Error("no error where v1 is shown after v2")
+		}
+		_, err := c.Obtain(t.Context(), newRequest(t, "b.localhost"))
+		if p := problemAt(t, err, "old", ScopeCA); !strings.Contains(p.Error(), "acme reset") || o.count("POST "+pathsV1) != 0 {
+			t.Errorf("restarted %v: problem is %v, requests %v", restarted, p, o.requests(0))
+		}
+		if s, err := c.Reset(t.Context()); err != nil || s.Negotiation.State != "v1" || s.Protocol != ProtocolV1 {
+			t.Errorf("restarted %v: reset: %+v, %v", restarted, s, err)
+		}
+	}
+}
+
+// A CA that speaks v1 alone is none the worse for it: its account is not known over v2.
+func TestNegotiation_LossDoesNotStopAV1CA(t *testing.T) {
+	c, o, n, store := oldSetup(t, devca.Config{})
+	obtain(t, c, newRequest(t, "a.localhost"))
+	if err := store.Delete(t.Context(), "acme/old/negotiation"); err != nil {
+		t.Fatal(err)
+	}
+	c = newOldClient(t, o, n, store)
+	if cert := obtain(t, c, newRequest(t, "b.localhost")); cert.Protocol != ProtocolV1 || o.Stats().Accounts != 1 {
+		t.Errorf("certificate is %+v of %d accounts", cert, o.Stats().Accounts)
 	}
 }
 

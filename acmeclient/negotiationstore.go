@@ -39,7 +39,8 @@ func (g *negotiator) readOnce(ctx context.Context) (negotiation, storage.Version
 	data, version, err := g.store.Get(ctx, g.object())
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return n.about(g.directory, g.directoryV1), "", nil
+		n, err := g.recalled(ctx)
+		return n.about(g.directory, g.directoryV1), "", err
 	case err != nil:
 		return n, "", ofStore(fmt.Errorf("read what was negotiated with %s: %w", g.ca, err))
 	}
@@ -49,14 +50,33 @@ func (g *negotiator) readOnce(ctx context.Context) (negotiation, storage.Version
 	return n.about(g.directory, g.directoryV1), version, nil
 }
 
-// replaceDamaged puts aside what cannot be read and has it that v2 was spoken: a CA that speaks it goes on without anybody, and from v1 no one is
-// led back to it by damage, but by an operator's reset alone (DESIGN 3.3).
+// recalled is what is known though the fleet's object is not there: what this node knew of it, or that v2 was spoken because the account is known over it. So
+// a lost object leads nobody back to v1: a reset leaves one, which says that it was.
+func (g *negotiator) recalled(ctx context.Context) (negotiation, error) {
+	g.mu.Lock()
+	n := g.known
+	g.mu.Unlock()
+	if n.State != stateUnknown {
+		return n, nil
+	}
+	spoken, err := g.spokeV2(ctx)
+	if err != nil || !spoken {
+		return n, err
+	}
+	return g.assumedV2("the account is known over ACME v2, and what was negotiated is lost"), nil
+}
+
+// assumedV2 is a negotiation of which there are signs only: a CA that speaks v2 goes on without anybody, and to v1 an operator's reset alone leads (DESIGN 3.3).
+func (g *negotiator) assumedV2(why string) negotiation {
+	return negotiation{State: stateV2, V2At: atDirectory, Since: time.Now().UTC(), Evidence: why, Directory: g.directory, DirectoryV1: g.directoryV1}
+}
+
+// replaceDamaged puts aside what cannot be read and has it that v2 was spoken.
 func (g *negotiator) replaceDamaged(ctx context.Context, damage error) error {
 	if err := storage.Quarantine(ctx, g.store, g.object(), damage, g.log); err != nil {
 		return fmt.Errorf("%w; restore it, or reset the CA: it could not be put aside: %w", damage, err)
 	}
-	n := negotiation{State: stateV2, V2At: atDirectory, Since: time.Now().UTC(), Evidence: "what was known is damaged", Directory: g.directory, DirectoryV1: g.directoryV1}
-	data, err := json.Marshal(n)
+	data, err := json.Marshal(g.assumedV2("what was known is damaged"))
 	if err != nil {
 		return fmt.Errorf("encode the negotiation: %w", err)
 	}
