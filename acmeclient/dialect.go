@@ -176,6 +176,9 @@ func (c *Client) speakerOf(ctx context.Context, p Protocol) (dialect, error) {
 	return nil, nil
 }
 
+// hasLeft reports whether the CA speaks another protocol by now: nobody need answer any more where d leads.
+func (c *Client) hasLeft(d dialect) bool { return c.negotiator.former(d.protocol()) != nil }
+
 // dialect returns the way to speak with the CA with the fleet's account, which is made if there is none.
 func (c *Client) dialect(ctx context.Context) (dialect, *account, error) {
 	d, err := c.speaker(ctx)

@@ -172,6 +172,38 @@ func TestUpgrade_OrdersEndWhereTheyBegan(t *testing.T) {
 	}
 }
 
+// TestUpgrade_AnOrderDoesNotWaitForAServerThatIsGone: it is placed anew where the CA is now.
+func TestUpgrade_AnOrderDoesNotWaitForAServerThatIsGone(t *testing.T) {
+	c, o, n, store := oldSetup(t, devca.Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	o.fail(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.HasPrefix(r.URL.Path, pathChallV1) {
+			cancel() // we crash while the order is under way
+			panic(http.ErrAbortHandler)
+		}
+		return false
+	})
+	r := newRequest(t, "a.localhost")
+	if _, err := c.Obtain(ctx, r); !errors.Is(err, context.Canceled) {
+		t.Fatalf("Obtain of the one that crashes: %v", err)
+	}
+	o.Upgrade()
+	o.fail(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.HasPrefix(r.URL.Path, pathsV1) {
+			panic(http.ErrAbortHandler)
+		}
+		return false
+	})
+	c = newOldClient(t, o, n, store)
+	if s, err := c.Probe(t.Context()); err != nil || s.Negotiation.State != "v2" || s.Protocol != ProtocolV2 {
+		t.Fatalf("probe: %+v, %v", s, err)
+	}
+	if cert := obtain(t, c, r); cert.Protocol != ProtocolV2 {
+		t.Errorf("certificate is %+v", cert)
+	}
+}
+
 // TestReset_IsTheOnlyWayBackToV1 for a CA that really has no v2 any more.
 func TestReset_IsTheOnlyWayBackToV1(t *testing.T) {
 	store := storage.NewMemory()

@@ -204,7 +204,7 @@ func (c *Client) resume(ctx context.Context, a *attempt, record *orderRecord) (d
 			a.resumed = true
 			c.log.Info("order continued", zap.Strings("names", a.names), zap.String("order", o.url), zap.String("status", o.status))
 			return d, o, c.orders.resave(ctx, a.object)
-		case err != nil && !record.lost(err, time.Now()):
+		case err != nil && !record.lost(err, time.Now()) && (ctx.Err() != nil || !c.hasLeft(d)):
 			return nil, nil, err
 		}
 	}
