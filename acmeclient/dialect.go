@@ -161,7 +161,7 @@ func (c *Client) v2(dir *directory) *v2 {
 	return &v2{wire: c.wire, dir: dir, agreeTerms: c.cfg.AgreeTerms, eab: c.cfg.EAB}
 }
 func (c *Client) v1(dir *directory) *v1 {
-	return &v1{wire: c.wire, dir: dir, agreeTerms: c.cfg.AgreeTerms, bound: c.cfg.EAB != (EAB{}), moved: c.negotiator.hurry}
+	return &v1{wire: c.wire, dir: dir, agreeTerms: c.cfg.AgreeTerms, bound: c.cfg.EAB != (EAB{}), moved: c.negotiator.hurry, pause: c.negotiator.closedPause}
 }
 
 // speakerOf returns the way to speak the protocol with the CA, which an order began in, though it speaks another by now; nil if there is none any more.

@@ -25,6 +25,17 @@ func (g *negotiator) hurry() {
 	}
 }
 
+// closedPause is how long a CA that says that v1 is over is left alone: an hour, for the brownouts that came before the end lasted a day each. But where it may
+// have moved to v2, no longer than it takes us to follow: who waits for the CA keeps to this time, too.
+func (g *negotiator) closedPause() time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.known.State == stateUpgrading || time.Since(g.hurriedAt) >= time.Hour { // it is about to be looked at, see hurry
+		return upgradePause
+	}
+	return time.Hour
+}
+
 // poke puts something into a channel that holds one, unless it does already.
 func poke(c chan struct{}) {
 	select {

@@ -429,6 +429,36 @@ func TestWatch_ACANodeThatIsBehindDelaysTheUpgrade(t *testing.T) {
 	})
 }
 
+// TestWatch_FollowsACAWhoseV1EndsWithoutAWord: its host is gone, or answers for something else, when v2 is there at the other address.
+func TestWatch_FollowsACAWhoseV1EndsWithoutAWord(t *testing.T) {
+	for name, end := range map[string]fault{
+		"no answer":   func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) },
+		"a web page":  reply("/", 200, "text/html", "<html>"),
+		"maintenance": reply("/", 503, "text/html", "<html>"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBubble(t, devca.Config{Protocols: devca.ProtocolsBeside})
+				c := b.client(t, b.twoAddresses)
+				waitFor(t, c, "v1", 2*time.Minute)
+				obtain(t, c, newRequest(t, "a.localhost"))
+				time.Sleep(time.Hour)
+				b.Upgrade()
+				b.fail(func(w http.ResponseWriter, r *http.Request) bool {
+					return !strings.HasPrefix(r.URL.Path, "/v2/") && end(w, r)
+				})
+				if _, err := c.Obtain(t.Context(), newRequest(t, "b.localhost")); err == nil {
+					t.Fatal("no error without v1")
+				}
+				waitFor(t, c, "v2", 20*time.Minute)
+				if cert := obtain(t, c, newRequest(t, "b.localhost")); cert.Protocol != ProtocolV2 || b.Stats().Accounts != 1 {
+					t.Errorf("certificate is %+v of %d accounts", cert, b.Stats().Accounts)
+				}
+			})
+		})
+	}
+}
+
 // TestWatch_KeepsV1ThroughABrownout: v1's end came step by step, and the CA is kept until the operator has another.
 func TestWatch_KeepsV1ThroughABrownout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -439,7 +469,7 @@ func TestWatch_KeepsV1ThroughABrownout(t *testing.T) {
 		b.SetV1(devca.V1Switches{Brownout: "ACMEv1 Brownout in Progress."})
 		_, err := c.Obtain(t.Context(), newRequest(t, "b.localhost"))
 		var p *Problem
-		if !errors.As(err, &p) || p.scope != ScopeCA || !strings.Contains(p.Error(), "closed ACME v1") || time.Until(p.retryAt) < 59*time.Minute {
+		if !errors.As(err, &p) || p.scope != ScopeCA || !strings.Contains(p.Error(), "closed ACME v1") || time.Until(p.retryAt) < 9*time.Minute {
 			t.Errorf("Obtain: %v", err)
 		}
 		synctest.Wait() // the answer made the background look

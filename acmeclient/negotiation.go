@@ -201,10 +201,8 @@ func (n negotiation) nextV1(s sight, r rules, now time.Time) (negotiation, actio
 // nextUpgrading: an offer that goes away was none.
 func (n negotiation) nextUpgrading(s sight, r rules, now time.Time) (negotiation, action) {
 	switch {
-	case s.place != n.V2At && (s.class == sawV1 || s.class == sawV2 || s.place != n.V1At):
-		return n, goOn
 	case s.place != n.V2At:
-		return n.met(s), giveUp
+		return n, goOn // says nothing about the offer, even if v1 is gone: that it is taken up then is all the more welcome
 	case s.class == sawV2 && (r.asked || now.Sub(n.Since) >= upgradePause):
 		return n.well(), moveUp
 	case s.class == sawV2:

@@ -102,7 +102,7 @@ var decisions = []struct {
 	{"upgrading, an operator asks", upgrading(atDirectory, 0), asked, atDirectory, [6]outcome{
 		{stateUpgrading, moveUp}, {stateV1, goOn}, {stateV1, goOn}, {stateUpgrading, giveUp}, {stateUpgrading, giveUp}, {stateUpgrading, giveUp}}},
 	{"upgrading, v1's own address", upgrading(atDirectory, time.Minute), beside, atDirectoryV1, [6]outcome{
-		{stateUpgrading, goOn}, {stateUpgrading, goOn}, {stateUpgrading, giveUp}, {stateUpgrading, giveUp}, {stateUpgrading, giveUp}, {stateUpgrading, giveUp}}},
+		{stateUpgrading, goOn}, {stateUpgrading, goOn}, {stateUpgrading, goOn}, {stateUpgrading, goOn}, {stateUpgrading, goOn}, {stateUpgrading, goOn}}},
 	{"upgrading at v1's address, the directory", upgrading(atDirectoryV1, time.Minute), beside, atDirectory, [6]outcome{
 		{stateUpgrading, goOn}, {stateUpgrading, goOn}, {stateUpgrading, goOn}, {stateUpgrading, goOn}, {stateUpgrading, goOn}, {stateUpgrading, goOn}}},
 	{"upgrading, then v1 forbidden", upgrading(atDirectory, 0), onlyV2, atDirectory, [6]outcome{

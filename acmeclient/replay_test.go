@@ -297,7 +297,7 @@ func (p *player) play(t *testing.T, flow string, e *recordedExchange) {
 		p.wire.noncesV1.put(nonce, time.Now())
 		p.wire.nonces.put(nonce, time.Now())
 	}
-	d := &v1{wire: p.wire, dir: p.directory(), agreeTerms: true, moved: func() {}}
+	d := &v1{wire: p.wire, dir: p.directory(), agreeTerms: true, moved: func() {}, pause: func() time.Duration { return time.Hour }}
 	key := p.key(t, e.Request.Protected["jwk"])
 	d.account = &account{accountRecord: accountRecord{V1: &registration{URL: p.ours(e.Request.URL)}}}
 	if k, ok := key.(*ecdsa.PrivateKey); ok && k.Curve == elliptic.P256() {

@@ -31,7 +31,9 @@ type v1 struct {
 	account    *account // nil while there is none
 	agreeTerms bool
 	bound      bool   // the account is to have an external account binding, which v1 has not
-	moved      func() // the CA seems to have left v1: look whether it speaks v2 now
+	moved      func() // the CA may have left v1: look whether it speaks v2 now
+
+	pause func() time.Duration // how long to leave a CA alone that says that v1 is over
 }
 
 func (d *v1) protocol() Protocol { return ProtocolV1 }
@@ -182,11 +184,11 @@ func (d *v1) explain(op string, ex *exchange, err error) error {
 	}
 	p = requestProblem(d.wire.ca, op, ex, err, time.Now())
 	d.judge(p, ex.endpoint)
+	if p.scope == ScopeCA { // also one that does not answer at all: v2 may be at the other address, or v1 elsewhere, and the next look is up to a day away
+		d.moved()
+	}
 	return p
 }
-
-// closedPause is how long a CA that says that v1 is over is left alone: the brownouts that came before the end lasted a day each.
-const closedPause = time.Hour
 
 // judge corrects what was made of an answer where v1 means something else by it. Its problem types are coarse and, at its end, misleading: the HTTP status
 // decides (facts/acme-v1, b).
@@ -216,9 +218,8 @@ func (d *v1) judge(p *Problem, endpoint string) {
 func (d *v1) closed(p *Problem, advice string) {
 	p.scope, p.Advice = ScopeCA, advice
 	if p.retryAt.IsZero() {
-		p.retryAt = time.Now().Add(closedPause)
+		p.retryAt = time.Now().Add(d.pause())
 	}
-	d.moved()
 }
 
 // unreadable is an answer with a good status that makes no sense.

@@ -483,7 +483,7 @@ func TestV1_TellsTheEndFromAnOutage(t *testing.T) {
 		c, o, n, store := oldSetup(t, devca.Config{V1: devca.V1Switches{NoNewRegistrations: true}})
 		_, err := c.Obtain(t.Context(), newRequest(t, "a.localhost"))
 		p := problemAt(t, err, "old", ScopeCA)
-		if !strings.Contains(p.Advice, "no new accounts over ACME v1") || time.Until(p.RetryAt()) < 50*time.Minute || o.count("POST "+pathNewReg) != 1 {
+		if !strings.Contains(p.Advice, "no new accounts over ACME v1") || time.Until(p.RetryAt()) < 9*time.Minute || o.count("POST "+pathNewReg) != 1 {
 			t.Errorf("problem is %v, requests %v", p, o.requests(0))
 		}
 		o.SetV1(devca.V1Switches{})
@@ -664,7 +664,7 @@ func FuzzV1Answers(f *testing.F) {
 			}
 		}
 		(&order{}).took(ex, []byte(body))
-		d := &v1{wire: &wire{ca: "fuzz"}, moved: func() {}}
+		d := &v1{wire: &wire{ca: "fuzz"}, moved: func() {}, pause: func() time.Duration { return time.Hour }}
 		for _, endpoint := range []string{endpointNewReg, endpointNewAuthz, endpointNewCert, endpointAuthz, endpointRevokeV1} {
 			ex.endpoint = endpoint
 			var p *Problem
