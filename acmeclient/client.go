@@ -27,12 +27,11 @@ type Client struct {
 	background sync.WaitGroup // what Start began
 
 	// mu guards what follows.
-	mu       sync.Mutex
-	closed   bool
-	stop     context.CancelFunc // ends the background; nil before Start
-	protocol Protocol           // as last spoken
-	lastErr  error              // of the last operation that failed
-	lastAt   time.Time          // when
+	mu      sync.Mutex
+	closed  bool
+	stop    context.CancelFunc // ends the background; nil before Start
+	lastErr error              // of the last operation that failed
+	lastAt  time.Time          // when
 }
 
 // New makes a Client. It asks nothing of the CA yet and starts no goroutine; a fault of the Config is an error, all faults in one.
@@ -113,9 +112,9 @@ type Status struct {
 	Name        string
 	Directory   string
 	DirectoryV1 string   // empty: there is none beside
-	Protocol    Protocol // as last spoken; empty: nothing was asked of the CA yet
+	Protocol    Protocol // what is spoken with the CA now; empty: nothing, or nothing yet, see Negotiation
 	Negotiation Negotiation
-	Account     string    // URL; empty: not needed yet
+	Account     string    // its URL over Protocol; empty: not needed yet
 	LastError   string    // of the last operation that failed; empty: none since the start
 	LastErrorAt time.Time // zero without LastError
 	Limits      []Limit   // that hold now
@@ -123,14 +122,13 @@ type Status struct {
 
 // Status returns the present state.
 func (c *Client) Status() Status {
-	s := Status{Name: c.cfg.Name, Directory: c.cfg.Directory, DirectoryV1: c.cfg.DirectoryV1, Negotiation: c.negotiator.status(), Limits: c.limits.list(time.Now())}
-	acct := c.accounts.get()
+	s := Status{Name: c.cfg.Name, Directory: c.cfg.Directory, DirectoryV1: c.cfg.DirectoryV1, Limits: c.limits.list(time.Now())}
+	s.Protocol, s.Negotiation = c.negotiator.status()
+	if acct := c.accounts.get(); acct != nil && s.Protocol != "" {
+		s.Account = acct.at(s.Protocol)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.Protocol = c.protocol
-	if acct != nil {
-		s.Account = acct.at(c.protocol)
-	}
 	if c.lastErr != nil {
 		s.LastError, s.LastErrorAt = c.lastErr.Error(), c.lastAt
 	}
@@ -144,12 +142,6 @@ func (c *Client) open() error {
 		return ErrClosed
 	}
 	return nil
-}
-
-func (c *Client) spoke(p Protocol) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.protocol = p
 }
 
 // failed completes the error of an operation for the sorted names, remembers it and what it says about the CA, and returns it.

@@ -199,7 +199,6 @@ func (c *Client) speakFor(ctx context.Context, d dialect) (dialect, *account, er
 	if err != nil {
 		return nil, nil, err
 	}
-	c.spoke(d.protocol())
 	return d.with(acct), acct, nil
 }
 

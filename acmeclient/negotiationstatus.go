@@ -50,12 +50,12 @@ type Negotiation struct {
 	OrdersV1   int       // orders over v1 since the start of this process
 }
 
-// status returns what this node knows.
-func (g *negotiator) status() Negotiation {
+// status returns what is spoken, as far as this node knows, and why.
+func (g *negotiator) status() (Protocol, Negotiation) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	n := g.known
-	return Negotiation{
+	return n.speaks(g.rules), Negotiation{
 		State: n.State.String(), Deprecated: n.State == stateV1 || n.State == stateUpgrading, Evidence: n.Evidence, Since: n.Since, Trouble: n.Trouble,
 		NextProbe: g.nextLook, OrdersV1: g.uses,
 	}

@@ -97,7 +97,7 @@ type CAStatus struct {
 	Directory   string `json:"directory"`
 	DirectoryV1 string `json:"directory_v1,omitempty"`
 
-	// Protocol is "2" or "1", empty while nothing was asked. State is that of the negotiation, Evidence what led to it, Since when.
+	// Protocol is what is spoken now, "2" or "1"; empty: nothing, or nothing yet. State is that of the negotiation, Evidence what led to it, Since when.
 	Protocol   string    `json:"protocol,omitempty"`
 	State      string    `json:"state"`
 	Deprecated bool      `json:"deprecated,omitempty"` // v1 is spoken
