@@ -46,8 +46,12 @@ func (s *Server) accept(ctx context.Context, l net.Listener, take func(*conn), f
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return
-		case <-s.draining:
+		case <-s.left:
 			if errors.Is(err, errFull) { // the listener is closed
+				return
+			}
+		case <-s.draining:
+			if errors.Is(err, errFull) {
 				return
 			}
 		}

@@ -46,6 +46,7 @@ type Sender struct {
 	cfg    Config
 	client *http.Client
 	queue  chan message
+	cut    *message // whose delivery Close ended
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
@@ -81,27 +82,35 @@ func (s *Sender) Start(ctx context.Context) {
 				return
 			case m := <-s.queue:
 				s.deliver(ctx, m)
+				s.sayLost()
 			}
 		}
 	})
 }
 
-// Close ends the deliveries; what is still in the queue gets one try each, all together for a few seconds.
+// Close ends the deliveries; what is still undelivered gets one try each, all together for a few seconds.
 func (s *Sender) Close() {
 	s.cancel()
 	s.done.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
+	if s.cut != nil {
+		s.deliverLast(ctx, *s.cut)
+	}
 	for {
 		select {
 		case m := <-s.queue:
-			if err := s.post(ctx, m); err != nil {
-				s.cfg.Logger.Warn("alert not delivered before the end", zap.String("event", m.key), zap.Error(err))
-			}
+			s.deliverLast(ctx, m)
 		default:
 			s.client.CloseIdleConnections()
 			return
 		}
+	}
+}
+
+func (s *Sender) deliverLast(ctx context.Context, m message) {
+	if err := s.post(ctx, m); err != nil {
+		s.cfg.Logger.Warn("alert not delivered before the end", zap.String("event", m.key), zap.Error(err))
 	}
 }
 
@@ -123,6 +132,16 @@ func (s *Sender) Send(key string, event any) {
 		if s.lost++; s.lost == 1 {
 			s.cfg.Logger.Warn("alerts come faster than the webhook takes them, some are left out")
 		}
+	}
+}
+
+// sayLost says how many events had no place, once there is room again.
+func (s *Sender) sayLost() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lost > 0 && len(s.queue) < queueSize/2 {
+		s.cfg.Logger.Warn("alerts that came too fast were left out", zap.Int("alerts", s.lost))
+		s.lost = 0
 	}
 }
 
@@ -151,7 +170,10 @@ func (s *Sender) deliver(ctx context.Context, m message) {
 		err := s.post(ctx, m)
 		refused := new(refusal)
 		switch {
-		case err == nil || ctx.Err() != nil:
+		case err == nil:
+			return
+		case ctx.Err() != nil:
+			s.cut = &m
 			return
 		case errors.As(err, &refused) && refused.final(), time.Since(began) > giveUpAfter:
 			s.cfg.Logger.Error("alert not delivered", zap.String("event", m.key), zap.Error(err))
@@ -162,6 +184,7 @@ func (s *Sender) deliver(ctx context.Context, m message) {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
+			s.cut = &m
 			return
 		case <-timer.C:
 		}

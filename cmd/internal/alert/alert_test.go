@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -161,6 +163,53 @@ func TestSender_HasABoundedQueueAndNeverBlocks(t *testing.T) {
 		s.Close()
 		if r.count() != queueSize {
 			t.Errorf("%d were sent at the end", r.count())
+		}
+	})
+}
+
+func TestSender_SaysEachTimeHowManyItLeftOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var busy atomic.Bool
+		s, logs := newSender(t, &receiver{answer: func(int) (int, error) {
+			for busy.Load() {
+				time.Sleep(time.Second)
+			}
+			return http.StatusOK, nil
+		}})
+		s.Start(context.Background())
+		for flood := range 2 {
+			busy.Store(true)
+			s.Send(fmt.Sprint(flood), sample{"a"})
+			synctest.Wait() // it is under way, and the queue is empty
+			for i := range queueSize + 5 {
+				s.Send(fmt.Sprint(flood, i), sample{"a"})
+			}
+			busy.Store(false)
+			time.Sleep(time.Minute)
+			said := logs.FilterMessage("alerts that came too fast were left out").All()
+			if len(said) != flood+1 || said[flood].ContextMap()["alerts"] != int64(5) {
+				t.Errorf("after flood %d the log says %v", flood+1, said)
+			}
+		}
+		s.Close()
+	})
+}
+
+func TestSender_TriesOnceMoreAtItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &receiver{answer: func(n int) (int, error) {
+			if n == 1 {
+				return http.StatusServiceUnavailable, nil
+			}
+			return http.StatusOK, nil
+		}}
+		s, logs := newSender(t, r)
+		s.Start(context.Background())
+		s.Send("a", sample{"a"})
+		time.Sleep(retryFirst / 2)
+		s.Close()
+		if r.count() != 2 || logs.FilterMessageSnippet("before the end").Len() != 0 {
+			t.Errorf("posted %d times: %v", r.count(), logs.All())
 		}
 	})
 }
