@@ -228,6 +228,9 @@ func (p *Problem) judgeMalformed() {
 		}
 	}
 	p.scope, p.Advice = ScopeCA, "the CA does not understand the request; please report this"
+	if p.Status == http.StatusNotFound { // Let's Encrypt has no other type for it
+		p.Advice = "the CA does not have what it was asked for; it is asked again"
+	}
 }
 
 // judgeStatus decides where the problem type says nothing: what we do not understand is not held against a name.

@@ -57,6 +57,7 @@ func TestRequestProblem_JudgesAsTheTable(t *testing.T) {
 		{"malformed name by subproblem", answered("", 400, `{"type":"urn:ietf:params:acme:error:malformed","detail":"several","subproblems":[`+
 			`{"type":"urn:ietf:params:acme:error:malformed","detail":"bad","identifier":{"type":"dns","value":"x.test"}}]}`), ScopeName, "", 0, "another CA"},
 		{"malformed request", answered("", 400, acmeError("malformed", "JWS verification error")), ScopeCA, "", 0, "report"},
+		{"nothing there", answered(endpointRenewalInfo, 404, acmeError("malformed", "Certificate not found")), ScopeCA, "", 0, "does not have"},
 		{"bad CSR", answered("", 400, acmeError("badCSR", "")), ScopeName, "", 0, "new key"},
 		{"bad public key", answered("", 400, acmeError("badPublicKey", "")), ScopeName, "", 0, "new key"},
 		{"already replaced", answered("", 409, acmeError("alreadyReplaced", "")), ScopeName, "", 0, "without naming it"},
