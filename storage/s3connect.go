@@ -48,6 +48,7 @@ func (s *S3) connect(ctx context.Context) error {
 		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 		o.Retryer = retry.NewStandard(func(r *retry.StandardOptions) {
 			r.MaxAttempts = 3
+			r.Retryables = append(r.Retryables, retry.RetryableHTTPStatusCode{Codes: map[int]struct{}{http.StatusTooManyRequests: {}}}) // R2's word for SlowDown
 			r.Backoff = retry.BackoffDelayerFunc(func(attempt int, _ error) (time.Duration, error) {
 				return jitter(time.Duration(attempt) * 75 * time.Millisecond), nil // a handshake waits for half a second in all
 			})

@@ -204,15 +204,19 @@ func TestS3_OutageIsNeverAbsence(t *testing.T) {
 }
 
 func TestS3_ReadsAreSentThreeTimes(t *testing.T) {
-	fake, s, old := quickFake(t)
-	failures := 2
-	fake.Set(func(r *http.Request, serve func(*http.Request) *http.Response) (*http.Response, error) {
-		if failures--; failures >= 0 {
-			return storagetest.Status(503, "SlowDown")(r, serve)
-		}
-		return nil, nil
-	})
-	wantObject(t, s, "certs/old.example", "old", old)
+	for name, fault := range map[string]storagetest.S3Fault{"503": storagetest.Status(503, "SlowDown"), "429, as R2 says": storagetest.Status(429, "TooManyRequests")} {
+		t.Run(name, func(t *testing.T) {
+			fake, s, old := quickFake(t)
+			failures := 2
+			fake.Set(func(r *http.Request, serve func(*http.Request) *http.Response) (*http.Response, error) {
+				if failures--; failures >= 0 {
+					return fault(r, serve)
+				}
+				return nil, nil
+			})
+			wantObject(t, s, "certs/old.example", "old", old)
+		})
+	}
 }
 
 func TestS3_CallsEndWithTheirContextsAndBeforeTheirTimeout(t *testing.T) {
