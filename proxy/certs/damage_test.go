@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"gatelodge/storage"
 	"gatelodge/storage/storagetest"
 )
 
@@ -256,6 +257,41 @@ func TestManager_DiskFullServesFromMemoryAndOrdersNothingMore(t *testing.T) {
 		}
 		h.must("b.example.com")
 		h.wantIssued("", 2)
+	})
+}
+
+// A disk that is full makes one line of the log for a name and minute, not one for each visitor.
+func TestManager_VisitorsDoNotFillTheLogWhileStorageCannotBeWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		core, logs := observer.New(zap.WarnLevel)
+		h.log = zap.New(core)
+		h.open()
+		h.store.Set(storagetest.Fault{Op: storagetest.PutIf}, storagetest.Fault{Op: storagetest.Put})
+		for range 600 {
+			h.refuse("a.example.com")
+			time.Sleep(time.Second)
+		}
+		if n := logs.FilterMessageSnippet("certificate not obtained").Len(); n < 9 || n > 11 {
+			t.Errorf("%d lines in ten minutes", n)
+		}
+		h.store.Set()
+	})
+}
+
+// A pending key that is damaged may cost an order: the log says so.
+func TestManager_NamesThePendingKeyThatIsDamaged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		core, logs := observer.New(zap.WarnLevel)
+		h.log = zap.New(core)
+		h.open()
+		object := pendingObject("a.example.com")
+		h.store.Set(storagetest.Fault{Op: storagetest.Get, Prefix: object, Err: storage.NewCorruptError(object, nil, errors.New("torn")), Times: 1})
+		h.must("a.example.com")
+		if n := logs.FilterField(zap.String("object", object)).Len(); n != 1 {
+			t.Errorf("%d lines name it", n)
+		}
 	})
 }
 

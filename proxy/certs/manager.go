@@ -38,6 +38,7 @@ type Manager struct {
 	told      *memo.Memo[string, struct{}]      // events, by kind and subject
 	failures  *failures
 	troubles  *memo.Memo[string, *FailureStatus] // see trouble
+	logged    *memo.Memo[string, struct{}]       // names, see complain
 	unsaved   unsaved
 	inquiries inquiries
 	queue     *queue
@@ -73,7 +74,7 @@ func New(cfg Config, s Settings) (*Manager, error) {
 	m := &Manager{
 		store: cfg.Store, challenge: cfg.Challenge, ownView: cfg.View, events: cfg.Events, log: cfg.Logger.Named("certs"), metrics: cfg.Metrics,
 		cache: newCache(), shield: newShield(), absent: memo.New[string, struct{}](absentNames), domains: memo.New[string, time.Time](absentNames),
-		troubles: memo.New[string, *FailureStatus](failuresInMemory), withheld: memo.New[string, *budget.Error](failuresInMemory),
+		troubles: memo.New[string, *FailureStatus](failuresInMemory), logged: memo.New[string, struct{}](eventMemory), withheld: memo.New[string, *budget.Error](failuresInMemory),
 		unsaved: unsaved{m: map[string]*storage.Bundle{}}, inquiries: inquiries{m: map[string]*inquiry{}}, planner: newPlanner(), visits: new(visits),
 		informants: informants{m: map[string]*informant{}}, standIns: standIns{made: memo.New[string, *tls.Certificate](standInsKept)},
 	}

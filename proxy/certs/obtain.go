@@ -90,7 +90,7 @@ func (a *attempt) underLease(ctx context.Context) (*certificate, error) {
 	if cert, err := a.lookAgain(ctx); cert != nil || err != nil {
 		return cert, err
 	}
-	key, err := pendingFor(ctx, a.store, a.o.name, a.r.keyFor(a.o.name), a.stored)
+	key, err := pendingFor(ctx, a.store, a.o.name, a.r.keyFor(a.o.name), a.stored, a.log)
 	if err != nil {
 		return nil, &storageError{err}
 	}
@@ -182,6 +182,19 @@ func (m *Manager) take(cert *certificate) {
 	}
 }
 
+// complainEvery is how often the log hears that a certificate is not obtained for a reason that is not the name's, however many visitors come for it.
+const complainEvery = time.Minute
+
+func (a *attempt) complain(err error) {
+	level := zap.WarnLevel
+	if _, told := a.logged.Get(a.o.name); told {
+		level = zap.DebugLevel
+	} else {
+		a.logged.Put(a.o.name, struct{}{}, time.Now().Add(complainEvery))
+	}
+	a.log.Log(level, "certificate not obtained, trying again soon", zap.Error(err))
+}
+
 // planNext says when the name is looked at again after an attempt that failed.
 func (a *attempt) planNext(err error) {
 	if err == nil && a.unsaved.get(a.o.name) == nil {
@@ -207,7 +220,7 @@ func (a *attempt) planNext(err error) {
 		if isStorage(err) {
 			a.emitStorage(err)
 		}
-		a.log.Warn("certificate not obtained, trying again soon", zap.Error(err))
+		a.complain(err)
 		a.planner.retry(a.o.name, a.t.listed || a.stored != nil)
 		return
 	}

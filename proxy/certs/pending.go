@@ -12,6 +12,8 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
+
 	"gatelodge/storage"
 )
 
@@ -59,13 +61,14 @@ func newPendingKey(names []string, kind keyType, now time.Time) (*pendingKey, er
 
 // pendingFor returns the stored key for the name if it is of the wanted kind, or stores a new one. The key of the certificate in use (may be nil) is not used
 // again: then the object is a left-over of the order that made it. It is called under the name's lease.
-func pendingFor(ctx context.Context, store storage.Store, name string, kind keyType, inUse *certificate) (*pendingKey, error) {
+func pendingFor(ctx context.Context, store storage.Store, name string, kind keyType, inUse *certificate, log *zap.Logger) (*pendingKey, error) {
 	object := pendingObject(name)
 	data, version, err := store.Get(ctx, object)
 	if _, damaged := errors.AsType[*storage.CorruptError](err); err != nil && !damaged && !errors.Is(err, storage.ErrNotExist) {
 		return nil, fmt.Errorf("read the pending key of %s: %w", name, err)
 	} else if damaged {
 		version = "" // nothing of worth in it: no certificate was issued for it that we know of
+		log.Warn("pending key is damaged; if an order began with it, that is lost and another one is placed", zap.String("object", object), zap.Error(err))
 		if err := store.Delete(ctx, object); err != nil {
 			return nil, fmt.Errorf("remove the damaged pending key of %s: %w", name, err)
 		}

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap/zaptest"
+
 	"gatelodge/storage/storagetest"
 )
 
@@ -294,15 +296,15 @@ func TestCache_AHostTooLongForTheSuffixOfTheSecondCertificateTakesNoOthersPlace(
 
 func TestPendingFor_MakesAnewWhatIsOfAnotherKind(t *testing.T) {
 	h := newHouse(t)
-	first, err := pendingFor(t.Context(), h.store, "a.example.com", ecdsaP256, nil)
+	first, err := pendingFor(t.Context(), h.store, "a.example.com", ecdsaP256, nil, zaptest.NewLogger(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := pendingFor(t.Context(), h.store, "a.example.com", ecdsaP256, nil)
+	again, err := pendingFor(t.Context(), h.store, "a.example.com", ecdsaP256, nil, zaptest.NewLogger(t))
 	if err != nil || !sameKey(again.private.Public(), first.private.Public()) {
 		t.Errorf("another key: %v", err)
 	}
-	other, err := pendingFor(t.Context(), h.store, "a.example.com", ecdsaP384, nil)
+	other, err := pendingFor(t.Context(), h.store, "a.example.com", ecdsaP384, nil, zaptest.NewLogger(t))
 	if err != nil || keyTypeOf(other.private.Public()) != ecdsaP384 {
 		t.Errorf("%v", err)
 	}
