@@ -84,6 +84,12 @@ func TestCheck_BadChunksAreTheClientsFault(t *testing.T) {
 // frames sends one HTTP/2 request with exactly these fields, and returns its status, or "RST_STREAM", or "GOAWAY".
 func frames(t *testing.T, p *proxytest.Proxy, fields ...string) string {
 	t.Helper()
+	return framesWithBody(t, p, "", fields...)
+}
+
+// framesWithBody is frames with a body that comes a moment after the header.
+func framesWithBody(t *testing.T, p *proxytest.Proxy, body string, fields ...string) string {
+	t.Helper()
 	c, err := tls.Dial("tcp", p.HTTPS, &tls.Config{ServerName: "a.test", RootCAs: p.CA.Pool, NextProtos: []string{"h2"}})
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +105,11 @@ func frames(t *testing.T, p *proxytest.Proxy, fields ...string) string {
 	fr := http2.NewFramer(c, c)
 	fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	_ = fr.WriteSettings()
-	_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
+	_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: body == ""})
+	if body != "" {
+		time.Sleep(50 * time.Millisecond)
+		_ = fr.WriteData(1, true, []byte(body))
+	}
 	for {
 		f, err := fr.ReadFrame()
 		if err != nil {

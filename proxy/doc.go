@@ -47,11 +47,13 @@
 //   - HTTP/2: "Expect: 100-continue" is taken from the request and answered when the body is first read, so the upstream does not decide (RFC 9110 §10.1.1).
 //   - HTTP/2: h2spec's four known misses of Go's server, of which connection-specific fields are refused in step 5 (RFC 9113 §8.2.2).
 //   - HTTP/2: WebSockets on a stream (RFC 8441) are offered only if the environment has GODEBUG=http2xconnect=1 when net/http is initialized; cmd/internal/xconnect sees to it.
-//   - HTTP/2: field names and values are judged by net/http alone, and a stream with a closed window may hold its goroutine as long as the connection answers PINGs.
+//   - HTTP/2: field names and values are judged by net/http alone (space around a value passes), and a stream with a closed window may hold its goroutine as long as
+//     the connection answers PINGs. Frames that bring nothing (SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA and CONTINUATION, unknown types) are not counted: a client
+//     takes the processor's time with as many as it can send.
 //   - Both: a 304 loses Content-Type and Content-Length, and every answer without Date gets one.
 //   - Answers of HTTP/1.1 upstreams: a Connection field that contains "close" is removed before we can see what else it names (RFC 9110 §7.6.1); bare LF in the
 //     header is taken for CRLF. What else could be read in two ways is refused, and what comes behind an answer is given to nobody (upstream/framing.go).
 //   - HTTP/2 and HTTP/3: a malformed header, and 431, are answered by net/http or quic-go: no access log, no request id.
 //   - HTTP/3: a header that comes slowly is bounded by the connection's time without requests alone, not by Limits.HeaderTimeout; content-length that is
-//     there twice with the same value, or empty, is repaired instead of refused (RFC 9114 §4.1.2).
+//     there twice with the same value, or empty, is repaired instead of refused (RFC 9114 §4.1.2), and :scheme may be anything or missing (§4.3.1).
 package proxy

@@ -110,9 +110,13 @@ func outgoingURL(r *http.Request, path string) *url.URL {
 
 // settleBody finds out whether a request over HTTP/3 has a body. HTTP/2 says so in the header's frame (RFC 9113 §8.1), here it takes the end of the stream, or
 // the first byte of the body. Where no body is to be expected we wait for either; elsewhere the answer may have to come before the body. Where content-length says
-// that there is none it must be so (RFC 9114 §4.1.2), which quic-go finds out.
+// over either that there is none, we wait until it is so: with one the request is malformed (RFC 9113 §8.1.1, RFC 9114 §4.1.2), and the engines fail the read.
 func (x *exchange) settleBody() error {
-	if x.conn.h3 == nil || x.r.ContentLength > 0 || x.r.ContentLength < 0 && !isSafe(x.r.Method) && x.r.Method != http.MethodDelete {
+	length := x.r.ContentLength
+	if x.r.ProtoMajor < 2 || x.r.Body == http.NoBody || length > 0 {
+		return nil
+	}
+	if length < 0 && (x.conn.h3 == nil || !isSafe(x.r.Method) && x.r.Method != http.MethodDelete) {
 		return nil
 	}
 	rc := http.NewResponseController(x.ResponseWriter)

@@ -281,14 +281,23 @@ func TestHygiene_OddNamesInTrailerAreLeftOut(t *testing.T) {
 	}
 }
 
-// RFC 9114 §4.1.2: a request with content-length 0 and a body is malformed. An upstream would take it for complete.
+// RFC 9113 §8.1.1, RFC 9114 §4.1.2: a request with content-length 0 and a body is malformed. An upstream would take it for complete.
 func TestHygiene_ABodyThatContentLengthDeniesReachesNobody(t *testing.T) {
 	h := newHop(t, nil)
 	s := dialH3(t, h.Proxy, "a.test", nil).send(true, request("POST", "content-length", "0"), frame(h3Data, []byte("GET /smuggled")))
 	if _, err := io.ReadAll(s); err == nil {
 		t.Error("the request was answered")
 	}
-	h.nothing("a body beyond content-length 0")
+	h.nothing("a body beyond content-length 0 over h3")
+	post := []string{":method", "POST", ":scheme", "https", ":path", "/", ":authority", "a.test", "content-length", "0"}
+	if got := framesWithBody(t, h.Proxy, "GET /smuggled", post...); got != "RST_STREAM" {
+		t.Errorf("over h2: %s", got)
+	}
+	h.nothing("a body beyond content-length 0 over h2")
+	if got := frames(t, h.Proxy, post...); got != "200" {
+		t.Errorf("a request without a body over h2: %s", got)
+	}
+	_ = h.next()
 	s = dialH3(t, h.Proxy, "a.test", nil).send(true, request("POST", "content-length", "0"))
 	if _, err := io.ReadAll(s); err != nil {
 		t.Errorf("a request without a body: %v", err)
