@@ -45,7 +45,19 @@ func (x *exchange) serveFiles(a *action) {
 	h["Etag"] = []string{etagOf(info)}
 	h["X-Content-Type-Options"] = []string{"nosniff"}
 	h["Content-Type"] = []string{typeOf(info.Name())}
+	keepRange(x.r)
 	http.ServeContent(&pacedWriter{x.out, x.watchWrites()}, x.r, "", info.ModTime(), f)
+}
+
+// keepRange leaves the field Range to http.ServeContent only where it means something. RFC 9110 §14.2: "A server MUST ignore a Range header field received with a
+// request method that is unrecognized or for which range handling is not defined", which is all but GET, and "MUST ignore" one in a unit that it does not understand.
+func keepRange(r *http.Request) {
+	unit, ranges, _ := strings.Cut(r.Header.Get("Range"), "=")
+	if r.Method == http.MethodGet && strings.EqualFold(unit, "bytes") {
+		r.Header["Range"] = []string{"bytes=" + ranges}
+	} else {
+		delete(r.Header, "Range")
+	}
 }
 
 // fileName is the name below the folder with "/" between, without escapes. A name that ends with a slash is a folder's. ok is false for what is no name of
