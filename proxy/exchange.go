@@ -178,6 +178,9 @@ func (x *exchange) end() {
 	}
 	x.record()
 	if x.abandoned && !x.hijacked {
+		if h1 := x.conn.h1; h1 != nil && !x.r.ProtoAtLeast(1, 1) {
+			h1.sever()
+		}
 		panic(http.ErrAbortHandler) // net/http closes the connection, or resets the stream, so that the client sees the cut
 	}
 }

@@ -448,6 +448,13 @@ func TestForward_MakesACutAnswerVisible(t *testing.T) {
 			if p.Metrics.UpstreamErrors("") != len(proxytest.Modes) {
 				t.Errorf("upstream errors = %d, want one per request", p.Metrics.UpstreamErrors(""))
 			}
+			proxytest.Run(t, func(t *testing.T, mode proxytest.Mode) { // chunks have no place there, so that only the connection can say it
+				c := p.Dial(mode, "a.test")
+				_, _ = io.WriteString(c, "GET / HTTP/1.0\r\nHost: a.test\r\n\r\n")
+				if answer, err := io.ReadAll(c); err == nil {
+					t.Errorf("over HTTP/1.0 the client took %q for the whole answer", answer)
+				}
+			}, proxytest.H1, proxytest.Plain)
 		})
 	}
 }

@@ -178,6 +178,15 @@ func (c *h1Conn) Close() error {
 	return c.Conn.Close()
 }
 
+// sever ends the connection in a way that nobody can take for the end of an answer: by RST, and without close_notify. To clients of HTTP/1.0 an answer without a length
+// ends with the connection.
+func (c *h1Conn) sever() {
+	if tcp, ok := c.conn.Conn.(interface{ SetLinger(int) error }); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = c.conn.Close()
+}
+
 // engineRefusal is what stands in the answers that net/http gives to requests which it, or the guard, does not let come to the handler. The handler's have a Date.
 const engineRefusal = "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
 
