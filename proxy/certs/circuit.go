@@ -58,7 +58,7 @@ func (c *circuit) hurry() {
 	}
 }
 
-// hasten lets a trial happen now, by a person's wish. One that is out of order may be asked though it wanted to be left alone; one that limits us may not.
+// hasten lets a trial happen now: a person wishes it, or has changed the configuration. One that is out of order may be asked though it wanted to be left alone; one that limits us may not.
 func (c *circuit) hasten(now time.Time) {
 	if scopeOf(c.err) == ScopeCA {
 		c.until = time.Time{}

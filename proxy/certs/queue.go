@@ -407,8 +407,9 @@ func (q *queue) apply(limit int, failover Failover) {
 	if q.ctx == nil {
 		return
 	}
+	now := time.Now()
 	for _, c := range q.circuits {
-		c.next = c.until // the reload may have mended what failed: try at once
+		c.hasten(now) // the reload may have mended what failed
 	}
 	for _, o := range q.orders {
 		o.cas = q.cas(o.name)

@@ -220,3 +220,25 @@ func TestRetry_AsksACAThatIsOutOfOrderButNotOneThatLimitsUs(t *testing.T) {
 		})
 	}
 }
+
+func TestReload_AsksACAThatIsOutOfOrderButNotOneThatLimitsUs(t *testing.T) {
+	for scope, want := range map[string]int{ScopeCA: 2, ScopeAccount: 1, ScopeAddress: 1} {
+		t.Run(scope, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHouse(t)
+				h.ca.failWith(&fakeFailure{scope: scope, retryAt: time.Now().Add(10 * time.Minute)})
+				h.open()
+				h.refuse("a.example.com")
+				h.ca.failWith(nil)
+				time.Sleep(time.Minute)
+				if err := h.m.Apply(h.set); err != nil { // it may say now what the CA had missed
+					t.Fatal(err)
+				}
+				time.Sleep(2 * time.Second)
+				if n := len(h.ca.asked("")); n != want {
+					t.Errorf("the CA was asked %d times, want %d", n, want)
+				}
+			})
+		})
+	}
+}
