@@ -36,6 +36,7 @@ path = %q
 listen  = ""
 metrics = ""
 [log]
+format = "text"
 access = "off"
 [client_auth.partners]
 ca = [%q]
