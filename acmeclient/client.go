@@ -120,6 +120,10 @@ type Status struct {
 	Limits      []Limit   // that hold now
 }
 
+// Refresh reads what the fleet knows of the CA's protocol, if this node last did five minutes ago or more, so that Status tells what another node saw. Where the
+// store does not answer, Status tells what this node knows.
+func (c *Client) Refresh(ctx context.Context) { _, _ = c.negotiator.current(ctx) }
+
 // Status returns the present state.
 func (c *Client) Status() Status {
 	s := Status{Name: c.cfg.Name, Directory: c.cfg.Directory, DirectoryV1: c.cfg.DirectoryV1, Limits: c.limits.list(time.Now())}

@@ -269,6 +269,10 @@ func TestWatch_TheFleetFollowsAReset(t *testing.T) {
 		}
 		time.Sleep(5 * time.Minute)
 		for _, c := range []*Client{c, other} {
+			c.Refresh(t.Context())
+			if s := c.Status(); s.Negotiation.State != "v1" || s.Protocol != ProtocolV1 {
+				t.Errorf("status is %+v", s)
+			}
 			if cert := obtain(t, c, newRequest(t, "a.localhost")); cert.Protocol != ProtocolV1 {
 				t.Errorf("certificate is %+v", cert)
 			}
@@ -426,6 +430,25 @@ func TestWatch_ACANodeThatIsBehindDelaysTheUpgrade(t *testing.T) {
 		}
 		b.fail()
 		waitFor(t, c, "v2", 2*time.Hour)
+	})
+}
+
+// TestWatch_V2IsAskedForAsSoonAsTheOperatorAllowsItAgain: what was seen under his word for v1 does not put it off by a day.
+func TestWatch_V2IsAskedForAsSoonAsTheOperatorAllowsItAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, devca.Config{Protocols: devca.ProtocolsBeside})
+		c := b.client(t, b.twoAddresses, func(cfg *Config) { cfg.Protocol = ProtocolV1 })
+		waitFor(t, c, "v1", time.Minute)
+		b.Upgrade()
+		before := len(b.requests(0))
+		time.Sleep(3 * 24 * time.Hour)
+		if n := len(b.requests(before)); n < 2*2 || n > 2*4 {
+			t.Errorf("%d looks in three days", n)
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, b.client(t, b.twoAddresses), "v2", 21*time.Minute)
 	})
 }
 

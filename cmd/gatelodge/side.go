@@ -141,9 +141,12 @@ func (p *program) revoke(ctx context.Context, name string, r admin.Revocation) e
 	return err
 }
 
-func (p *program) caStatuses() []admin.CAStatus {
+func (p *program) caStatuses(ctx context.Context) []admin.CAStatus {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second) // of storage; without it, we tell what this node knows
+	defer cancel()
 	all := []admin.CAStatus{}
 	for _, issuer := range p.issuers.all() {
+		issuer.client.Refresh(ctx)
 		all = append(all, caToAdmin(issuer.client.Status()))
 	}
 	return all

@@ -52,7 +52,7 @@ type Config struct {
 
 	// CAs tells of the ACME CAs. Probe looks at one now, Reset forgets how its protocol was found and looks anew; both return what is known after that,
 	// an error if there is no such CA (wrapping ErrUnknownCA) or the look was no good. RollKey gives its account another key. Nil: there are none.
-	CAs                   func() []CAStatus
+	CAs                   func(context.Context) []CAStatus
 	Probe, Reset, RollKey func(ctx context.Context, name string) (CAStatus, error)
 
 	// Upstreams tells of those who get the requests. Nil: there are none.

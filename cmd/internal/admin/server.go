@@ -106,7 +106,7 @@ func (s *Server) routes() http.Handler {
 		mux.HandleFunc("GET /upstreams", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, s.cfg.Upstreams()) })
 	}
 	if s.cfg.CAs != nil {
-		mux.HandleFunc("GET /acme", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, s.cfg.CAs()) })
+		mux.HandleFunc("GET /acme", func(w http.ResponseWriter, r *http.Request) { s.answer(w, http.StatusOK, s.cfg.CAs(r.Context())) })
 		mux.HandleFunc("POST /acme/{name}/probe", func(w http.ResponseWriter, r *http.Request) { s.lookAt(w, r, s.cfg.Probe) })
 		mux.HandleFunc("POST /acme/{name}/reset", func(w http.ResponseWriter, r *http.Request) { s.lookAt(w, r, s.cfg.Reset) })
 		mux.HandleFunc("POST /acme/{name}/rollkey", func(w http.ResponseWriter, r *http.Request) { s.lookAt(w, r, s.cfg.RollKey) })
