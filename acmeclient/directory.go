@@ -63,7 +63,7 @@ func (d *directory) protocol() (Protocol, error) {
 	case len(d.keys) == 0:
 		return "", errors.New("the directory is empty")
 	}
-	return "", fmt.Errorf("the directory has neither URLs for all keys of ACME v2 (%s) nor those of v1 alone; it has %s",
+	return "", fmt.Errorf("the directory has neither absolute https URLs for all keys of ACME v2 (%s) nor those of v1 alone; it has %s",
 		strings.Join(v2Keys, ", "), strings.Join(d.keys, ", "))
 }
 

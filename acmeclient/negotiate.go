@@ -301,7 +301,7 @@ const probeInterval = 24 * time.Hour
 
 // scheduled sets when the fleet asks a CA on v1 for v2 again, and passes failed on.
 func (g *negotiator) scheduled(ctx context.Context, n negotiation, failed error) error {
-	if n.State != stateV1 || g.rules.protocol == ProtocolV2 {
+	if n.State != stateV1 || g.rules.protocol != ProtocolAuto { // the operator's word for v1 is no news of v2: it is asked for as soon as he takes the word back
 		return failed
 	}
 	next := time.Now().UTC().Add(jitter(probeInterval, 0.2))

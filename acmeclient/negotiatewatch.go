@@ -90,6 +90,8 @@ func (g *negotiator) pause(n negotiation, err error, failures int, now time.Time
 		return max(n.Since.Add(upgradePause).Sub(now), backoff) + rand.N(nodeSpread)
 	case n.Trouble != "":
 		return jitter(troubleProbe, 0.2)
+	case g.rules.protocol == ProtocolV1:
+		return jitter(probeInterval, 0.2)
 	}
 	return max(n.NextProbe.Sub(now), 0) + rand.N(nodeSpread)
 }

@@ -205,6 +205,8 @@ func (d *v1) judge(p *Problem, endpoint string) {
 		d.closed(p, "the CA has closed ACME v1, for now or for good; give its v2 directory in `directory`, or use another CA")
 	case endpoint == endpointNewReg && unauthorized:
 		d.closed(p, "the CA makes no new accounts over ACME v1; give its v2 directory in `directory`, or use another CA")
+	case endpoint == endpointNewReg && p.Status == http.StatusBadRequest && kind(p.Type) == "malformed":
+		p.scope, p.Advice = ScopeCA, "the CA does not take the account: its words say whether for its key, which some take only as RSA, or for its contact addresses"
 	case endpoint == endpointNewAuthz && p.Status == http.StatusBadRequest && kind(p.Type) == "malformed":
 		p.scope, p.elsewhere, p.Advice = ScopeName, true, "this CA does not issue for the name; use another CA for it or remove it"
 	case endpoint == endpointNewCert && unauthorized:
