@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 )
@@ -28,13 +29,16 @@ import (
 // power. Until then the old object is there, whole; a crash leaves the old or the new one. A lease is not durable: the kernel frees it
 // when its holder dies, however that happens. Fences are durable before they are given.
 //
+// A root that goes away while we run is an error to every call, and is used again when it is back: see diskgone.go.
+//
 // The file system's own errors (no space, I/O, permissions) come back wrapped and leave the object whole. A call that waits for another
 // process ends with its context; one that the kernel holds, on a failing disk, does not.
 type Disk struct {
 	root string
-	tmp  string   // this process's folder below tmp
-	own  *os.File // tmp, opened and locked for as long as the Disk is open
 	log  *zap.Logger
+	gone atomic.Bool // the root was not there when somebody looked last
+
+	restoring sync.Mutex // one restore at a time
 
 	// step does one step of a write. Tests put faults before and after it.
 	step func(op, path string, do func() error) error
@@ -47,6 +51,8 @@ type Disk struct {
 	leases Turns // of leases, before locks/leases
 
 	mu     sync.Mutex // guards what follows; never held during I/O
+	tmp    string     // this process's folder below tmp
+	own    *os.File   // tmp, opened and locked for as long as the Disk is open
 	closed bool
 	held   map[*heldLease]struct{}
 	synced map[string]struct{} // folders of objects that this process knows to be durable
@@ -105,7 +111,7 @@ func (d *Disk) Close() error {
 		errs = append(errs, l.end(ErrLeaseLost))
 	}
 	d.calls.Wait()
-	errs = append(errs, os.RemoveAll(d.tmp), d.own.Close())
+	errs = append(errs, os.RemoveAll(d.tmp), d.own.Close()) // nobody changes them any more
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close storage %s: %w", d.root, err)
 	}

@@ -29,16 +29,29 @@ func (d *Disk) Lease(ctx context.Context, name string) (_ Lease, err error) {
 		return nil, err
 	}
 	defer end()
-	if err := d.leases.Take(wait, name); err != nil {
+	var fence uint64
+	var free func() error
+	if err := d.within(func() (err error) {
+		fence, free, err = d.acquire(wait, name)
+		return err
+	}); err != nil {
 		return nil, err
+	}
+	return d.hold(ctx, fence, free)
+}
+
+// acquire waits for the lock of a lease, and takes a fence for it.
+func (d *Disk) acquire(ctx context.Context, name string) (fence uint64, free func() error, _ error) {
+	if err := d.leases.Take(ctx, name); err != nil {
+		return 0, nil, err
 	}
 	path := d.leasePath(name)
-	f, err := lockFile(wait, path)
+	f, err := lockFile(ctx, path)
 	if err != nil {
 		d.leases.Give(name)
-		return nil, err
+		return 0, nil, err
 	}
-	free := func() error {
+	free = func() error {
 		// Removed before it is freed, so that locks do not pile up. If that fails the file stays for the next holder or the next sweep.
 		if ours, err := isStill(f, path); err == nil && ours {
 			os.Remove(path)
@@ -47,11 +60,10 @@ func (d *Disk) Lease(ctx context.Context, name string) (_ Lease, err error) {
 		d.leases.Give(name)
 		return err
 	}
-	fence, err := d.nextFence(wait)
-	if err != nil {
-		return nil, errors.Join(err, free())
+	if fence, err = d.nextFence(ctx); err != nil {
+		return 0, nil, errors.Join(err, free())
 	}
-	return d.hold(ctx, fence, free)
+	return fence, free, nil
 }
 
 // hold makes the lease known to Close.

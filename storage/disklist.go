@@ -20,6 +20,9 @@ func (d *Disk) List(ctx context.Context, prefix, after string, limit int) ([]str
 	if d.life.Err() != nil {
 		return nil, fmt.Errorf("list %s: %w", prefix, errDiskClosed)
 	}
+	if err := d.look(); err != nil {
+		return nil, fmt.Errorf("list %s: %w", prefix, err)
+	}
 	p := newPage(prefix, after, limit)
 	firsts, err := readFolder(filepath.Join(d.root, "objects"))
 	if err != nil {

@@ -21,7 +21,11 @@ func (d *Disk) prepare() error {
 	if err := d.prepareRoot(); err != nil {
 		return err
 	}
-	if err := d.prepareFormat(); err != nil {
+	err := d.checkFormat()
+	if errors.Is(err, fs.ErrNotExist) { // absent, or empty after a crash
+		err = writeSmallFile(filepath.Join(d.root, "format"), diskFormat)
+	}
+	if err != nil {
 		return err
 	}
 	for _, dir := range []string{"objects", "locks", "locks/objects", "locks/leases", "tmp"} {
@@ -39,12 +43,17 @@ func (d *Disk) prepare() error {
 	return nil
 }
 
-// prepareRoot makes sure that nobody else can enter the root. A folder that is empty or already ours is closed to others; any other is refused: it
+// prepareRoot makes the root if it is not there. A folder that is empty or already ours is closed to others; any other is refused: it
 // may be /tmp, or a home, which others have a right to.
 func (d *Disk) prepareRoot() error {
 	if err := os.MkdirAll(d.root, 0o700); err != nil {
 		return err
 	}
+	return d.closeRoot()
+}
+
+// closeRoot closes the root to others, unless it may have what is theirs.
+func (d *Disk) closeRoot() error {
 	info, err := os.Stat(d.root)
 	if err != nil {
 		return err
@@ -107,20 +116,17 @@ func (d *Disk) prepareFolder(name string) error {
 	return nil // the root keeps others out, whatever its mode
 }
 
-// prepareFormat writes the format, or refuses one that it does not know.
-func (d *Disk) prepareFormat() error {
-	path := filepath.Join(d.root, "format")
-	data, err := os.ReadFile(path)
+// checkFormat refuses a format that it does not know. The error wraps fs.ErrNotExist if there is none.
+func (d *Disk) checkFormat() error {
+	data, err := os.ReadFile(filepath.Join(d.root, "format"))
 	switch {
-	case err == nil && string(data) == diskFormat:
-		return nil
-	case err == nil && len(data) > 0:
+	case err == nil && len(data) == 0:
+		return fmt.Errorf("its format is empty: %w", fs.ErrNotExist)
+	case err == nil && string(data) != diskFormat:
 		return fmt.Errorf("its format is %q and this program knows only %q: use the program that wrote it",
 			strings.TrimSpace(string(data[:min(len(data), 64)])), strings.TrimSpace(diskFormat))
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return err
 	}
-	return writeSmallFile(path, diskFormat) // absent, or empty after a crash
+	return err
 }
 
 // writeSmallFile writes a file that is made once. Two processes that do it at the same time write the same.

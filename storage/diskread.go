@@ -48,7 +48,7 @@ func (d *Disk) read(ctx context.Context, name string) (*foundObject, error) {
 func (d *Disk) readFile(name string) (*foundObject, error) {
 	file, err := d.slurp(name)
 	if err != nil {
-		return nil, err
+		return nil, d.absent(err)
 	}
 	return judge(name, file), nil
 }

@@ -30,7 +30,9 @@ func (d *Disk) claimTemp() error {
 			got, err = isStill(f, path)
 		}
 		if got && err == nil {
+			d.mu.Lock()
 			d.tmp, d.own = path, f
+			d.mu.Unlock()
 			return nil
 		}
 		f.Close()

@@ -19,7 +19,7 @@ func (d *Disk) PutIf(ctx context.Context, name string, data []byte, v Version) (
 	return d.write(ctx, name, data, &v)
 }
 
-// write does the slow part, file and sync, before it takes the lock. want is the version to replace; nil for any.
+// write does the slow part, file and sync, before it takes the lock (see replace). want is the version to replace; nil for any.
 func (d *Disk) write(ctx context.Context, name string, data []byte, want *Version) (_ Version, err error) {
 	defer func() {
 		if err != nil {
@@ -36,25 +36,29 @@ func (d *Disk) write(ctx context.Context, name string, data []byte, want *Versio
 	defer end()
 
 	h := newHeader(name, data)
-	temp := filepath.Join(d.tmp, string(h.version))
+	if err := d.within(func() error { return d.replace(ctx, name, h, data, want) }); err != nil {
+		return "", err
+	}
+	return h.version, nil
+}
+
+func (d *Disk) replace(ctx context.Context, name string, h objectHeader, data []byte, want *Version) error {
+	temp := filepath.Join(d.temp(), string(h.version))
 	defer os.Remove(temp) // gone already if all went well
 	if err := d.writeTemp(temp, h, data); err != nil {
-		return "", err
+		return err
 	}
 	unlock, err := d.lockObject(ctx, name)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer unlock()
 	if want != nil {
 		if err := d.checkVersion(name, *want); err != nil {
-			return "", err
+			return err
 		}
 	}
-	if err := d.putInPlace(temp, d.objectPath(name)); err != nil {
-		return "", err
-	}
-	return h.version, nil
+	return d.putInPlace(temp, d.objectPath(name))
 }
 
 // writeTemp writes a whole file, durable but for its name.
@@ -109,7 +113,7 @@ func (d *Disk) makeFolder(folder string) error {
 	if done {
 		return nil
 	}
-	if err := d.step("make folder", folder, func() error { return os.MkdirAll(folder, 0o700) }); err != nil {
+	if err := d.step("make folder", folder, func() error { return makeBelow(filepath.Join(d.root, "objects"), folder) }); err != nil {
 		return err
 	}
 	for up := folder; up != filepath.Join(d.root, "objects"); {
@@ -121,6 +125,20 @@ func (d *Disk) makeFolder(folder string) error {
 	d.mu.Lock()
 	d.synced[folder] = struct{}{}
 	d.mu.Unlock()
+	return nil
+}
+
+// makeBelow makes the folder and those above it up to base, which is there: if it is not, neither is the root, and nothing must be made in its place.
+func makeBelow(base, folder string) error {
+	if folder == base {
+		return nil
+	}
+	if err := makeBelow(base, filepath.Dir(folder)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(folder, 0o700); !errors.Is(err, fs.ErrExist) {
+		return err
+	}
 	return nil
 }
 
@@ -155,6 +173,10 @@ func (d *Disk) remove(ctx context.Context, name string, want *Version) error {
 		return err
 	}
 	defer end()
+	return d.within(func() error { return d.takeAway(ctx, name, want) })
+}
+
+func (d *Disk) takeAway(ctx context.Context, name string, want *Version) error {
 	unlock, err := d.lockObject(ctx, name)
 	if err != nil {
 		return err

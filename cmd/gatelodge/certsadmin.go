@@ -69,10 +69,13 @@ func toAdmin(st certs.Status) admin.CertStatus {
 		NotBefore: st.NotBefore, NotAfter: st.NotAfter, RenewAt: st.RenewAt,
 		Attempts: st.Attempts, NextAttempt: st.NextAttempt, OnVisit: st.OnVisit,
 		Position: st.Position, Expected: st.Expected, Budget: st.Budget, Holder: st.Holder,
-		Serial: st.Serial, Key: st.Key, MayIssue: st.MayIssue, Notes: st.Notes,
+		Serial: st.Serial, Key: st.Key, MayIssue: st.MayIssue, Notes: st.Notes, Unread: st.Unread,
 	}
 	if p := st.Permission; p != nil {
 		a.Permission = &admin.Permission{By: p.By, Verdict: p.Verdict, Asked: p.Asked, Until: p.Until, Failing: p.Failing, Since: p.Since, Stale: p.Stale}
+	}
+	for _, r := range st.Revocations {
+		a.Revocations = append(a.Revocations, admin.RevocationStatus{Serial: r.Serial, CA: r.CA, Begun: r.Begun, Gone: r.Gone, Done: r.Done, Problem: r.Problem})
 	}
 	if r := st.Renewal; r != nil {
 		a.Renewal = &admin.Renewal{Start: r.Start, End: r.End, Explanation: r.Explanation, NextCheck: r.NextCheck}

@@ -111,7 +111,7 @@ func (p *program) certStatus(ctx context.Context, name string) (admin.CertStatus
 		return admin.CertStatus{}, fmt.Errorf("%w: %w", admin.ErrUnknownName, err)
 	}
 	st, err := p.certs.Status(ctx, host)
-	if err != nil {
+	if err != nil && st.Unread == "" {
 		return admin.CertStatus{}, err
 	}
 	if st.State == certs.StateNotOurs && st.NotAfter.IsZero() {

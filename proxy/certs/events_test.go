@@ -90,6 +90,27 @@ func TestEvents_TellOfStorageThatCannotBeWritten(t *testing.T) {
 	})
 }
 
+// Nobody comes and nothing is due, but what comes next could not be stored.
+func TestEvents_TellOfStorageThatIsAwayWhileNothingIsToBeDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.log = quiet()
+		e := h.listen()
+		h.open() // it beats once an hour
+		time.Sleep(90 * time.Minute)
+		h.store.Set(storagetest.Fault{})
+		time.Sleep(90 * time.Minute)
+		if got := e.of(EventStorage); len(got) != 0 {
+			t.Errorf("after the first beat that failed: %+v", got)
+		}
+		time.Sleep(time.Hour)
+		if got := e.of(EventStorage); len(got) != 1 || got[0].Reason == "" || got[0].Advice == "" {
+			t.Errorf("%+v", got)
+		}
+		h.store.Set()
+	})
+}
+
 func TestEvents_TellOfACAThatFailsForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t)

@@ -11,6 +11,7 @@ import (
 
 // writeIndex stores changes until ctx ends, and then what is left.
 func (m *Manager) writeIndex(ctx context.Context) {
+	failing := false // the log knows
 	for {
 		shards, wait := m.index.next(time.Now())
 		var failed []int
@@ -20,8 +21,13 @@ func (m *Manager) writeIndex(ctx context.Context) {
 				failed, last = append(failed, shard), err
 			}
 		}
-		if len(failed) > 0 { // one line for all: storage that cannot be written concerns every shard
+		switch { // one line for all shards and tries: storage that cannot be written concerns them all
+		case len(failed) > 0 && !failing:
+			failing = true
 			m.log.Warn("index could not be written, trying again", zap.Ints("shards", failed), zap.Error(last))
+		case len(shards) > 0 && len(failed) == 0 && failing && ctx.Err() == nil:
+			failing = false
+			m.log.Info("index can be written again")
 		}
 		if len(shards) > 0 {
 			continue

@@ -80,6 +80,7 @@ func New(cfg Config, s Settings) (*Manager, error) {
 	}
 	m.revocations = newRevocations(m.store, m.log)
 	m.members = newMembers(m.store, m.log, cfg.Beat)
+	m.members.failing = m.emitStorage
 	m.planner.owns = m.members.owns
 	m.failures, m.index, m.queue = newFailures(m.store, m.log), newIndex(m.store, m.log, m.members.self, m.planner.size), newQueue(m.log)
 	m.told = memo.New[string, struct{}](eventMemory)

@@ -44,12 +44,14 @@ type members struct {
 	self  string
 	every time.Duration
 
+	failing func(error) // hears of storage that has taken no beat for the time of one
+
 	mu     sync.Mutex // guards what follows
 	seen   map[string]beatSeen
 	who    []string          // the processes that the shards were dealt out to last, sorted
 	mine   [indexShards]bool // what we got of them
 	beaten time.Time         // when our last beat was sent that came through; zero: none
-	failed bool              // the last one did not
+	failed time.Time         // since when none does; zero: the last one did
 }
 
 // beatSeen is a count and when it was new to us.
@@ -64,7 +66,7 @@ func newMembers(store storage.Store, log *zap.Logger, every time.Duration) *memb
 	if err != nil {
 		host = "unknown-host"
 	}
-	x := &members{store: store, log: log, every: every, self: fmt.Sprintf("%s/%d/%s", host, os.Getpid(), randomText()), seen: map[string]beatSeen{}}
+	x := &members{failing: func(error) {}, store: store, log: log, every: every, self: fmt.Sprintf("%s/%d/%s", host, os.Getpid(), randomText()), seen: map[string]beatSeen{}}
 	for shard := range x.mine {
 		x.mine[shard] = true // alone, until we know better
 	}
@@ -103,13 +105,22 @@ func (x *members) beat(ctx context.Context, gained func(shards []int)) {
 	}
 }
 
-// trouble tells the log, once for all failures in a row.
+// trouble tells the log, once for all failures in a row, and if they last whoever has to know: a process may have nothing else to write for days.
 func (x *members) trouble(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
 	x.mu.Lock()
-	first := !x.failed
-	x.failed = true
+	first := x.failed.IsZero()
+	if first {
+		x.failed = time.Now()
+	}
+	lasts := time.Since(x.failed) >= x.every
 	x.mu.Unlock()
-	if first && ctx.Err() == nil {
+	if lasts {
+		x.failing(err)
+	}
+	if first {
 		x.log.Warn("other processes cannot be told that this one lives, they may take over its renewals", zap.Error(err))
 	}
 }
@@ -191,7 +202,7 @@ func (x *members) share(file membersFile, sent time.Time) (gained []int) {
 		return !there
 	})
 	lapsed := !x.beaten.IsZero() && time.Since(x.beaten) >= x.dead() // as owns has it: what was left to others meanwhile is ours again
-	x.beaten, x.failed = sent, false
+	x.beaten, x.failed = sent, time.Time{}
 	who := slices.Sorted(maps.Keys(file.Beats))
 	if slices.Equal(who, x.who) && !lapsed {
 		return nil

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -163,6 +164,12 @@ func TestRevoke_TakesTheCertificateAwayAndGetsAnother(t *testing.T) {
 		}
 		if n := len(h.m.Revocations()); n != 2 {
 			t.Errorf("%d revocations", n)
+		}
+		for _, r := range h.m.Revocations() {
+			s, err := h.m.Status(t.Context(), subject(r.Name))
+			if err != nil || !slices.Contains(s.Revocations, r) {
+				t.Errorf("%s: %+v, %v", r.Name, s.Revocations, err)
+			}
 		}
 	})
 }

@@ -26,6 +26,7 @@ const (
 	StateAbandoned  = "abandoned"            // the certificate is not renewed any more, see Status.Abandoned; it is served as long as it lives
 	StateExpired    = "expired"              // the certificate has ended and is not served
 	StateAbsent     = "absent"               // there is none, and nobody has asked
+	StateUnknown    = "unknown"              // storage cannot be read, see Status.Unread
 	StateNotOurs    = "not ours"             // no site claims the name
 )
 
@@ -71,6 +72,12 @@ type Status struct {
 
 	// Permission is what this process remembers of whether the name may have a certificate; nil for names that need none.
 	Permission *permission.Report `json:"permission,omitempty"`
+
+	// Revocations are those of certificates of the name that have not ended yet, the latest first.
+	Revocations []Revocation `json:"revocations,omitempty"`
+
+	// Unread is why nothing could be read from storage: the rest is what this process remembers. Empty: it could.
+	Unread string `json:"unread,omitempty"`
 
 	Tenant string            `json:"tenant,omitempty"` // whose name it is: what the permission said, else its registered domain
 	Notes  map[string]string `json:"notes,omitempty"`
@@ -118,7 +125,8 @@ func (m *Manager) Names() []string {
 	return slices.Compact(all)
 }
 
-// Status tells about the name, a host or a wildcard in canonical form. What is not in memory is read from storage; the error is that of reading.
+// Status tells about the name, a host or a wildcard in canonical form. What is not in memory is read from storage; the error is that of reading, and the rest is
+// what memory knows.
 func (m *Manager) Status(ctx context.Context, name string) (Status, error) {
 	s, t := m.begin(subject(name))
 	if t.file != nil {
@@ -157,15 +165,26 @@ func (m *Manager) tell(ctx context.Context, s *Status, t target) error {
 		rec, err2 = m.failures.read(ctx, t.name)
 	}
 	m.finish(s, t, cert, rec)
+	if err = errors.Join(err, err2); err != nil {
+		s.Unread = err.Error()
+		if m.foresee(s, cert); s.State == StateAbsent {
+			s.State = StateUnknown
+		}
+	}
 	m.tellAbandoned(s)
 	m.tellPermission(s, t)
+	for _, r := range m.Revocations() {
+		if subject(r.Name) == t.name { // of a second certificate too, which may not be configured any more
+			s.Revocations = append(s.Revocations, r)
+		}
+	}
 	if !t.brief {
 		s.Holder = m.holder(ctx, t.name)
 	}
 	if w := m.queue.standing(t.name); w.position > 0 {
 		s.Position, s.Expected = w.position, w.expected
 	}
-	return errors.Join(err, err2)
+	return err
 }
 
 // tellPermission says what is remembered of the name's permission, if it needs one.
@@ -206,7 +225,13 @@ func (m *Manager) remembered(name string) Status {
 func (m *Manager) recollect(s *Status, t target) {
 	cert := m.cache.cert(t.name)
 	m.finish(s, t, cert, m.failures.remembered(t.name))
-	if it, ok := m.planner.get(t.name); ok && cert == nil && !it.ends.IsZero() {
+	m.foresee(s, cert)
+	m.tellAbandoned(s)
+}
+
+// foresee adds what the planner knows of a certificate that is not in memory.
+func (m *Manager) foresee(s *Status, cert *certificate) {
+	if it, ok := m.planner.get(s.Name); ok && cert == nil && !it.ends.IsZero() {
 		s.CA, s.NotAfter, s.RenewAt = it.ca, it.ends, it.due
 		if it.said != nil {
 			s.Renewal = m.renewalStatus(*it.said, Window{})
@@ -215,7 +240,6 @@ func (m *Manager) recollect(s *Status, t target) {
 			s.State = StateServing
 		}
 	}
-	m.tellAbandoned(s)
 }
 
 // begin says whose the name is, and all there is to say of a site's own file.

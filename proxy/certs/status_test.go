@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"gatelodge/storage/storagetest"
 )
 
 func TestStatus_TellsHowANameStands(t *testing.T) {
@@ -75,4 +77,31 @@ func (h *house) storageAgrees(s Status) {
 	if err != nil || string(mustJSON(full)) != string(mustJSON(s)) {
 		h.t.Errorf("memory says %s, storage %s, %v", mustJSON(s), mustJSON(full), err)
 	}
+}
+
+// Who asks while storage is away is told what memory knows, and what it does not.
+func TestStatus_TellsWhatMemoryKnowsWhileStorageCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.log = quiet()
+		h.open()
+		ends := h.must("hot.example.com").NotAfter
+		cold := h.must("cold.example.com").NotAfter
+		time.Sleep(time.Second) // the orders tidy up
+		h.m.cache.drop("cold.example.com")
+		h.store.Set(storagetest.Fault{})
+		for name, want := range map[string]struct {
+			state string
+			ends  time.Time
+		}{"hot.example.com": {StateServing, ends}, "cold.example.com": {StateServing, cold}, "new.example.com": {state: StateUnknown}} {
+			s, err := h.m.Status(t.Context(), name)
+			if err == nil || s.Unread != err.Error() || s.State != want.state || !s.NotAfter.Equal(want.ends) {
+				t.Errorf("%s: %+v, %v", name, s, err)
+			}
+		}
+		h.store.Set()
+		if s, err := h.m.Status(t.Context(), "new.example.com"); err != nil || s.Unread != "" || s.State != StateAbsent {
+			t.Errorf("%+v, %v", s, err)
+		}
+	})
 }

@@ -12,6 +12,12 @@ func WriteExplanation(w io.Writer, c CertStatus, now time.Time) error {
 	var text []string
 	say := func(format string, args ...any) { text = append(text, printable(fmt.Sprintf(format, args...))) }
 	explainPresent(&c, now, say)
+	for _, r := range c.Revocations {
+		say("A certificate of it is revoked: %s.", strings.TrimSuffix(r.text(now), "."))
+	}
+	if c.Unread != "" {
+		say("Storage cannot be read, so this is what the process remembers: %s.", c.Unread)
+	}
 	explainPermission(&c, now, say)
 	explainFailure(&c, now, say)
 	explainNext(&c, now, say)
@@ -27,6 +33,8 @@ func explainPresent(c *CertStatus, now time.Time, say func(string, ...any)) {
 	switch {
 	case c.State == "own file":
 		say("%s has a certificate that its site brings, until %s. We do not renew it.", c.Name, absolute(c.NotAfter, now))
+	case c.NotAfter.IsZero() && c.Unread != "":
+		say("It is not known whether %s has a certificate.", c.Name)
 	case c.NotAfter.IsZero():
 		say("%s has no certificate: %s.", c.Name, c.State)
 		if len(c.MayIssue) > 0 {

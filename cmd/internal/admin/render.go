@@ -45,6 +45,10 @@ func WriteStatus(w io.Writer, c CertStatus, now time.Time) error {
 		line("ca's window", absolute(r.Start, now)+" to "+absolute(r.End, now))
 		line("ca's reason", r.Explanation)
 	}
+	for _, r := range c.Revocations {
+		line("revoked", r.text(now))
+	}
+	line("storage", c.Unread)
 	statusTrouble(line, &c, now)
 	for _, key := range noteKeys(c.Notes) {
 		line(strings.ReplaceAll(printable(key), "_", " "), c.Notes[key])
@@ -56,6 +60,23 @@ func WriteStatus(w io.Writer, c CertStatus, now time.Time) error {
 		return err
 	}
 	return WriteStatus(w, *c.Second, now)
+}
+
+// text says how far it has come.
+func (r *RevocationStatus) text(now time.Time) string {
+	text := "serial " + r.Serial + " of " + r.CA
+	switch {
+	case !r.Done.IsZero():
+		text += ", done " + absolute(r.Done, now)
+	case !r.Gone.IsZero():
+		text += ", not served since " + absolute(r.Gone, now) + ", the CA is told"
+	default:
+		text += ", begun " + absolute(r.Begun, now) + ", served until it is replaced"
+	}
+	if r.Problem != "" {
+		text += "; " + r.Problem
+	}
+	return text
 }
 
 // statusTrouble tells what an order waits for and what went wrong.

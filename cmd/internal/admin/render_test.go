@@ -313,3 +313,33 @@ func TestWriteRetried_SaysWhatIsTrue(t *testing.T) {
 		t.Errorf("all: %q, %v", b.String(), err)
 	}
 }
+
+func TestWriteStatusAndExplanation_TellOfRevocationsAndOfStorageThatIsAway(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	c := CertStatus{
+		Name: "a.test", State: "unknown", Unread: "read certs/a.test: no answer",
+		Revocations: []RevocationStatus{
+			{Serial: "0a", CA: "le", Begun: now.Add(-time.Hour), Gone: now.Add(-time.Hour), Problem: "503"},
+			{Serial: "0b", CA: "le", Begun: now.Add(-3 * time.Hour), Gone: now.Add(-3 * time.Hour), Done: now.Add(-2 * time.Hour)},
+		},
+	}
+	var shown, spoken strings.Builder
+	if err := errors.Join(WriteStatus(&shown, c, now), WriteExplanation(&spoken, c, now)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"revoked  serial 0a of le, not served since 2026-01-01 11:00:00 UTC (60m ago), the CA is told; 503\n",
+		"revoked  serial 0b of le, done 2026-01-01 10:00:00 UTC (2h ago)\n", "storage  read certs/a.test: no answer\n",
+	} {
+		if !strings.Contains(shown.String(), want) {
+			t.Errorf("shown as\n%swant %s", shown.String(), want)
+		}
+	}
+	for _, want := range []string{
+		"It is not known whether a.test has a certificate.\n", "A certificate of it is revoked: serial 0b of le, done", "what the process remembers: read certs/a.test",
+	} {
+		if !strings.Contains(spoken.String(), want) {
+			t.Errorf("explained as\n%swant %s", spoken.String(), want)
+		}
+	}
+}

@@ -45,6 +45,12 @@ type CertStatus struct {
 	// Permission is what the process remembers of whether the name may have a certificate; nil for names that need none.
 	Permission *Permission `json:"permission,omitempty"`
 
+	// Revocations are those of certificates of the name that have not ended yet, the latest first.
+	Revocations []RevocationStatus `json:"revocations,omitempty"`
+
+	// Unread is why storage could not be read, so that the rest is what the process remembers. Empty: it could.
+	Unread string `json:"unread,omitempty"`
+
 	// Second is about the certificate for clients that cannot use the main one.
 	Second *CertStatus `json:"second,omitempty"`
 }
@@ -84,6 +90,16 @@ type Failure struct {
 
 	// Names tells of each name by itself, where the CA does.
 	Names []string `json:"names,omitempty"`
+}
+
+// RevocationStatus is how far the revocation of a certificate has come.
+type RevocationStatus struct {
+	Serial  string    `json:"serial"`
+	CA      string    `json:"ca"`
+	Begun   time.Time `json:"begun"`
+	Gone    time.Time `json:"gone,omitzero"`     // not served since then
+	Done    time.Time `json:"done,omitzero"`     // zero: it goes on
+	Problem string    `json:"problem,omitempty"` // why it is not done yet, or why the CA was not told
 }
 
 // Retried is what came of `certs retry`.
