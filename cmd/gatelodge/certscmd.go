@@ -15,8 +15,11 @@ func certsCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{Use: "certs", Short: "Show the certificates of the running process"}
 	proc.flags(cmd)
-	cmd.PersistentFlags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.AddCommand(listCommand(&proc, &asJSON), showCommand(&proc, &asJSON), explainCommand(&proc), retryCommand(&proc), revokeCommand(&proc))
+	for _, c := range []*cobra.Command{listCommand(&proc, &asJSON), showCommand(&proc, &asJSON), explainCommand(&proc, &asJSON), retryCommand(&proc, &asJSON)} {
+		c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+		cmd.AddCommand(c)
+	}
+	cmd.AddCommand(revokeCommand(&proc))
 	return cmd
 }
 
@@ -62,7 +65,7 @@ func showCommand(proc *running, asJSON *bool) *cobra.Command {
 	}
 }
 
-func explainCommand(proc *running) *cobra.Command {
+func explainCommand(proc *running, asJSON *bool) *cobra.Command {
 	return &cobra.Command{
 		Use:   "explain NAME",
 		Short: "The same in sentences: what is served, why there is none, what happens next, what to do",
@@ -71,6 +74,9 @@ func explainCommand(proc *running) *cobra.Command {
 			one, err := proc.cert(cmd, args[0])
 			if err != nil {
 				return err
+			}
+			if *asJSON {
+				return admin.WriteJSON(cmd.OutOrStdout(), admin.Explain(one, time.Now()))
 			}
 			return admin.WriteExplanation(cmd.OutOrStdout(), one, time.Now())
 		},
@@ -86,7 +92,7 @@ func (r *running) cert(cmd *cobra.Command, name string) (admin.CertStatus, error
 	return client.Cert(cmd.Context(), name)
 }
 
-func retryCommand(proc *running) *cobra.Command {
+func retryCommand(proc *running, asJSON *bool) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "retry NAME | --all",
@@ -109,6 +115,9 @@ func retryCommand(proc *running) *cobra.Command {
 			done, err := client.Retry(cmd.Context(), name)
 			if err != nil {
 				return err
+			}
+			if *asJSON {
+				return admin.WriteJSON(cmd.OutOrStdout(), done)
 			}
 			return admin.WriteRetried(cmd.OutOrStdout(), name, done, time.Now())
 		},

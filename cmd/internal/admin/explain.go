@@ -7,9 +7,14 @@ import (
 	"time"
 )
 
-// WriteExplanation writes `certs explain`: how the certificate stands, why, what comes next and what a person can do, in sentences.
+// WriteExplanation writes `certs explain` for people.
 func WriteExplanation(w io.Writer, c CertStatus, now time.Time) error {
-	var text []string
+	_, err := io.WriteString(w, strings.Join(Explain(c, now), "\n")+"\n")
+	return err
+}
+
+// Explain says in sentences how the certificate stands, why, what comes next and what a person can do.
+func Explain(c CertStatus, now time.Time) (text []string) {
 	say := func(format string, args ...any) { text = append(text, printable(fmt.Sprintf(format, args...))) }
 	explainPresent(&c, now, say)
 	for _, r := range c.Revocations {
@@ -21,8 +26,7 @@ func WriteExplanation(w io.Writer, c CertStatus, now time.Time) error {
 	explainPermission(&c, now, say)
 	explainFailure(&c, now, say)
 	explainNext(&c, now, say)
-	_, err := io.WriteString(w, strings.Join(text, "\n")+"\n")
-	return err
+	return text
 }
 
 // explainPresent says what clients get now.
@@ -117,7 +121,7 @@ func explainNext(c *CertStatus, now time.Time, say func(string, ...any)) {
 		say("It is renewed %s, %s.", relative(c.RenewAt, now), renewalReason(c.Renewal, now))
 	}
 	if c.Second != nil {
-		say("It has a second certificate, for clients that cannot use this one: %s.", c.Second.State)
+		say("Its second certificate, for clients that cannot use this one: %s.", c.Second.State)
 	}
 }
 

@@ -121,7 +121,7 @@ func WriteRetried(w io.Writer, name string, done Retried, now time.Time) (err er
 	name = printable(name)
 	switch {
 	case name == "":
-		_, err = fmt.Fprintf(w, "%d names are tried again\n", done.Names)
+		_, err = fmt.Fprintf(w, "names that are tried again: %d\n", done.Names)
 	case !done.Serves.IsZero():
 		_, err = fmt.Fprintf(w, "%s needs no attempt: it has a certificate until %s, which is renewed %s\n", name, absolute(done.Serves, now), relative(done.Renews, now))
 	case done.Abandoned != "":

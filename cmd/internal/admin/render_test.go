@@ -309,7 +309,7 @@ func TestWriteRetried_SaysWhatIsTrue(t *testing.T) {
 		}
 	}
 	var b strings.Builder
-	if err := WriteRetried(&b, "", Retried{Names: 7}, now); err != nil || b.String() != "7 names are tried again\n" {
+	if err := WriteRetried(&b, "", Retried{Names: 7}, now); err != nil || b.String() != "names that are tried again: 7\n" {
 		t.Errorf("all: %q, %v", b.String(), err)
 	}
 }
@@ -341,5 +341,14 @@ func TestWriteStatusAndExplanation_TellOfRevocationsAndOfStorageThatIsAway(t *te
 		if !strings.Contains(spoken.String(), want) {
 			t.Errorf("explained as\n%swant %s", spoken.String(), want)
 		}
+	}
+}
+
+func TestWriteTable_SaysWhatKeepsASecondCertificate(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	c := CertStatus{Name: "a.test", State: "serving", CA: "le", NotAfter: now.Add(time.Hour), Second: &CertStatus{Name: "a.test+rsa", Budget: "new_orders", NextAttempt: now.Add(time.Hour)}}
+	var b strings.Builder
+	if err := WriteTable(&b, each([]CertStatus{c}), now); err != nil || !strings.Contains(b.String(), "second certificate: budget new_orders is used up (next attempt in 60m)") {
+		t.Errorf("%s, %v", b.String(), err)
 	}
 }

@@ -56,7 +56,12 @@ func trouble(c *CertStatus, now time.Time) string {
 	case c.NextAttempt.After(now):
 		words += " (next attempt " + relative(c.NextAttempt, now) + ")"
 	}
-	return strings.TrimSpace(words)
+	if words = strings.TrimSpace(words); words == "" && c.Second != nil {
+		if words = trouble(c.Second, now); words != "" {
+			words = "second certificate: " + words
+		}
+	}
+	return words
 }
 
 // WriteJSONList writes the certificates for programs, as they come.
