@@ -642,7 +642,7 @@ func placedEarlier(t *testing.T, c *Client, r Request, d time.Duration) {
 	}
 }
 
-func TestObtain_LooksAtAWrongCertificateAgainForAnHourInsteadOfOrderingOthers(t *testing.T) {
+func TestObtain_LooksAtAWrongCertificateAgainForAWhileBeforeItOrdersAnother(t *testing.T) {
 	c, p, _, _ := setup(t, pebbleOptions{})
 	another := obtain(t, c, newRequest(t, "another.example.test"))
 	var wrong bytes.Buffer

@@ -76,7 +76,11 @@ func (c *Client) download(ctx context.Context, d dialect, a *attempt, o *order) 
 	}
 	chain, err := checkChain(sent, a.names, a.csr, time.Now())
 	if err != nil {
-		a.dead = time.Since(a.placed) >= misissuedPause
+		pause := misissuedPause
+		if errors.Is(err, errClock) {
+			pause = clockPause
+		}
+		a.dead = time.Since(a.placed) >= pause
 		return nil, c.misissued(err)
 	}
 	if left := len(sent) - len(chain); left > 0 {
@@ -90,14 +94,17 @@ func (c *Client) download(ctx context.Context, d dialect, a *attempt, o *order) 
 	}, nil
 }
 
-// misissuedPause is how long after an order that gave a certificate of no use, or none, the next is placed. Until then the same one is looked at again, which costs nothing: a
-// clock may be set meanwhile, or the CA mend its answer. New ones would use up what the CA issues for the names in a week (Let's Encrypt: five).
-const misissuedPause = time.Hour
+// How long after an order that gave a certificate of no use, or none, the next is placed. Until then the same one is looked at again, which costs nothing: the CA may mend its
+// answer, or somebody set a clock. New ones would use up what the CA issues for the names in a week (Let's Encrypt: five), and with a wrong clock none is better than the last.
+const (
+	misissuedPause = 10 * time.Minute
+	clockPause     = time.Hour
+)
 
 // misissued is the Problem of a certificate of no use.
 func (c *Client) misissued(err error) error {
 	p := &Problem{CA: c.cfg.Name, Op: "check the certificate", Err: err, scope: ScopeCA,
-		Advice: "report it to the CA, or put another one before it; this certificate is looked at again, and another ordered an hour after it"}
+		Advice: "report it to the CA, or put another one before it; this certificate is looked at again, and another ordered ten minutes after it"}
 	if errors.Is(err, errClock) {
 		p.Advice = "set this machine's clock, or report it to the CA if that is right; then the same certificate is taken"
 	}
