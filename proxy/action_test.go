@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"gatelodge/proxy"
@@ -163,6 +164,39 @@ func TestVia_ALoopEnds(t *testing.T) {
 		}
 	})
 	eventually(t, "the access log says that it was a loop", func() bool { return logged(p, "came back to us") })
+}
+
+func TestMaxForwards_EndsOptionsAndTraceHere(t *testing.T) {
+	var passed atomic.Int64
+	p := proxytest.Start(t, proxytest.Sites(proxytest.Site(t, proxytest.Upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		passed.Add(1)
+		_, _ = fmt.Fprintf(w, "%q", r.Header["Max-Forwards"])
+	}), "a.test")), nil)
+	proxytest.Run(t, func(t *testing.T, mode proxytest.Mode) {
+		for _, c := range []struct {
+			method, field string
+			status        int
+			seen          string // by the upstream
+		}{
+			{"OPTIONS", "0", http.StatusNoContent, ""},
+			{"OPTIONS", "000", http.StatusNoContent, ""},
+			{"TRACE", "0", http.StatusNotImplemented, ""},
+			{"OPTIONS", "1", http.StatusOK, `["0"]`},
+			{"TRACE", "10", http.StatusOK, `["9"]`},
+			{"OPTIONS", "99999999999999999999", http.StatusOK, `["2147483646"]`},
+			{"OPTIONS", "-1", http.StatusOK, `["-1"]`},
+			{"OPTIONS", "", http.StatusOK, `[""]`},
+			{"GET", "0", http.StatusOK, `["0"]`},
+		} {
+			before := passed.Load()
+			r, _ := http.NewRequest(c.method, mode.URL("a.test", "/"), nil)
+			r.Header["Max-Forwards"] = []string{c.field}
+			res, body := proxytest.Do(t, p.Client(mode), r)
+			if res.StatusCode != c.status || passed.Load()-before != int64(min(len(c.seen), 1)) || c.seen != "" && body != c.seen {
+				t.Errorf("%s with %q: %d, the upstream saw %s", c.method, c.field, res.StatusCode, body)
+			}
+		}
+	})
 }
 
 // logged reports whether the access log has a request with such an error.

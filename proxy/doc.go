@@ -27,7 +27,7 @@
 //  8. The request is made fit for the upstream: hop-by-hop fields and what only a proxy may say are deleted, then our own word is set; the body is counted, must come
 //     at a certain pace, and can be ended by us at any time (pace.go: pace.begin), (forward.go: exchange.outgoing), (headers.go: cleanRequestHeader), (forwarded.go: exchange.setForwarded), (body.go: requestBody.Read).
 //     What site and route say about fields comes last (edit.go: exchange.editRequest). A request that came through us too often goes in a circle, and ends
-//     here (via.go: exchange.loops).
+//     here, as does one whose Max-Forwards says so (via.go: exchange.loops, exchange.stopsHere).
 //  9. The RoundTripper of the route, of the customer whose name it is, or of the site takes it, usually an upstream.Pool (way.go: exchange.upstreamTo),
 //     (customer.go: customerPools.get); 1xx answers pass on the way (forward.go: exchange.forward, informer.informational).
 //  10. The answer goes to the client piece by piece as it comes, trailers last; if it breaks off, the client sees that (respond.go: exchange.respond, exchange.copyBody, exchange.cut).

@@ -21,6 +21,10 @@ func (x *exchange) forward() {
 		x.refuse(&fault{http.StatusLoopDetected, "the request came back to us: the upstream leads here"})
 		return
 	}
+	if x.stopsHere() {
+		x.answerHop()
+		return
+	}
 	if err := x.settleBody(); err != nil {
 		x.clientFailed(err)
 		return

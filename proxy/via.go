@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"crypto/rand"
+	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 )
 
@@ -45,4 +47,31 @@ func (x *exchange) setVia(h http.Header) {
 		own = []string{strings.Join(before, ", ") + ", " + own[0]}
 	}
 	h["Via"] = own
+}
+
+// stopsHere reports whether the client wants the answer of this hop, and counts its Max-Forwards down otherwise (RFC 9110 §7.6.2). What is no number is nobody's limit.
+func (x *exchange) stopsHere() bool {
+	field := x.r.Header["Max-Forwards"]
+	if len(field) != 1 || x.r.Method != http.MethodOptions && x.r.Method != http.MethodTrace {
+		return false
+	}
+	left, err := strconv.ParseUint(field[0], 10, 31)
+	if err != nil && !errors.Is(err, strconv.ErrRange) { // beyond the range it is the greatest there is
+		return false
+	}
+	if left == 0 {
+		return true
+	}
+	x.r.Header["Max-Forwards"] = []string{strconv.FormatUint(left-1, 10)}
+	return false
+}
+
+// answerHop answers what stops here as the final recipient. The client's own fields are not shown to it, as TRACE would: scripts must not get at its cookies.
+func (x *exchange) answerHop() {
+	if x.r.Method == http.MethodTrace {
+		x.refuse(&fault{http.StatusNotImplemented, "TRACE for this hop"})
+		return
+	}
+	x.out.Header()["X-Request-Id"] = []string{x.id}
+	x.out.WriteHeader(http.StatusNoContent)
 }
