@@ -46,7 +46,7 @@ func openStore(ctx context.Context, cfg config.Storage, log *zap.Logger) (_ *sto
 	if err := s.openBase(ctx, cfg, log); err != nil {
 		return nil, err
 	}
-	sealing, cancel := context.WithTimeout(ctx, 2*time.Second) // a bucket that hangs must not keep a local copy from serving
+	sealing, cancel := context.WithTimeout(ctx, patience(cfg).key)
 	defer cancel()
 	if s.Sealed, err = storage.NewSealed(sealing, s.base, storage.SealConfig{Keys: keys, Require: cfg.Encryption.Require}, log); err != nil {
 		return nil, err
@@ -72,7 +72,9 @@ func (s *store) openBase(ctx context.Context, cfg config.Storage, log *zap.Logge
 	}
 	s.bucket = bucket
 	s.push(bucket, bucket)
-	if err := testBucket(ctx, bucket, log); err != nil {
+	trial, cancel := context.WithTimeout(ctx, patience(cfg).test)
+	defer cancel()
+	if err := testBucket(trial, bucket, log); err != nil {
 		return err
 	}
 	if cfg.S3.LocalCopy == "" {
@@ -89,11 +91,20 @@ func (s *store) openBase(ctx context.Context, cfg config.Storage, log *zap.Logge
 	return nil
 }
 
+// waits are for how long a bucket that does not answer holds up the start: its test, and then the reading of the sealing keys' canary.
+type waits struct{ test, key time.Duration }
+
+// patience is short where a local copy can serve meanwhile. Without one a slow bucket is better than none.
+func patience(cfg config.Storage) waits {
+	if cfg.S3.LocalCopy != "" {
+		return waits{3 * time.Second, 2 * time.Second}
+	}
+	return waits{10 * time.Second, 10 * time.Second}
+}
+
 // testBucket refuses a store that cannot keep nodes apart. One that does not answer is no reason to stay away: what is in the local copy is served,
 // and the bucket tests itself before the first write.
 func testBucket(ctx context.Context, bucket *storage.S3, log *zap.Logger) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
 	err := bucket.SelfTest(ctx)
 	if unfit := (*storage.UnfitError)(nil); errors.As(err, &unfit) {
 		return err
