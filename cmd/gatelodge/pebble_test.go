@@ -49,11 +49,21 @@ func (l *lodge) startPebbleBehind(lifetime uint64, wrap func(http.Handler) http.
 	authority := ca.New(quiet, store, "", "ecdsa", 0, 1, map[string]ca.Profile{"default": {ValidityPeriod: lifetime}})
 	validation := va.New(quiet, portIn(t, l.http), portIn(t, l.https), true, dnsAddr, store)
 	front := wfe.New(quiet, store, validation, authority, []string{"pebble.test"}, true, false, 0, 0)
-	srv := httptest.NewTLSServer(wrap(front.Handler()))
+	srv := httptest.NewTLSServer(wrap(oneByOne(front.Handler())))
 	t.Cleanup(srv.Close)
 	l.write("root.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})))
 	l.roots.AppendCertsFromPEM([]byte(authority.GetRootCert(0).PEM()))
 	return srv.URL + wfe.DirectoryPath
+}
+
+// oneByOne serves one request at a time: with more than a hundred at once, Pebble's store locks itself up for good, and its readers with it.
+func oneByOne(next http.Handler) http.Handler {
+	var turn sync.Mutex
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		turn.Lock()
+		defer turn.Unlock()
+		next.ServeHTTP(w, r)
+	})
 }
 
 func portIn(t *testing.T, addr string) int {
