@@ -74,9 +74,12 @@ const placingGrace = 3 * time.Second
 
 // lasting returns a context that ends a while after ctx was cancelled, but with its deadline.
 func lasting(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
-	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	longer := context.WithoutCancel(ctx)
+	var cancel context.CancelFunc
 	if deadline, ok := ctx.Deadline(); ok {
-		longer, cancel = context.WithDeadline(context.WithoutCancel(ctx), deadline)
+		longer, cancel = context.WithDeadline(longer, deadline)
+	} else {
+		longer, cancel = context.WithCancel(longer)
 	}
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
 	return longer, func() { stop(); cancel() }

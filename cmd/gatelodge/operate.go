@@ -39,12 +39,12 @@ func (r *running) client(cmd *cobra.Command) (*admin.Client, error) {
 	return admin.NewClient(socket)
 }
 
-// absolute is the file as the process can find it; empty if none was given.
-func (r *running) absolute() (string, error) {
-	if r.file == "" {
-		return "", nil
+// withFile is client, and the file as the process can find it; empty if none was given.
+func (r *running) withFile(cmd *cobra.Command) (client *admin.Client, file string, err error) {
+	if client, err = r.client(cmd); err == nil && r.file != "" {
+		file, err = filepath.Abs(r.file)
 	}
-	return filepath.Abs(r.file)
+	return client, file, err
 }
 
 func reloadCommand() *cobra.Command {
@@ -55,11 +55,7 @@ func reloadCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// With -c a broken file is refused here already; by --admin the process refuses it, with the same words.
-			client, err := proc.client(cmd)
-			if err != nil {
-				return err
-			}
-			file, err := proc.absolute()
+			client, file, err := proc.withFile(cmd)
 			if err != nil {
 				return err
 			}
@@ -81,11 +77,7 @@ func upgradeCommand() *cobra.Command {
 		Short: "Make the running process hand over to its binary as it is now, without losing a connection; says why if it goes on itself",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := proc.client(cmd)
-			if err != nil {
-				return err
-			}
-			file, err := proc.absolute()
+			client, file, err := proc.withFile(cmd)
 			if err != nil {
 				return err
 			}
