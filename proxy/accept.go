@@ -86,8 +86,9 @@ type conn struct {
 	cert       *tls.Certificate  // what the client was shown; nil if its session was resumed
 	clientCert *x509.Certificate // who the client proved to be; nil for nobody
 
-	h1 *h1Conn // nil but for HTTP/1.1
-	h3 *h3Conn // nil but for HTTP/3
+	h1 *h1Conn   // nil but for HTTP/1.1
+	h2 *h2Budget // nil but for HTTP/2
+	h3 *h3Conn   // nil but for HTTP/3
 }
 
 func (s *Server) newConn(nc net.Conn) *conn {
@@ -110,6 +111,11 @@ func (c *conn) Read(p []byte) (n int, err error) {
 		}
 	} else {
 		n, err = c.Conn.Read(p)
+	}
+	if c.h2 != nil {
+		if waste := c.h2.take(n); waste != nil {
+			return 0, c.wasted(waste)
+		}
 	}
 	if c.watching {
 		if len(c.seen)+n > maxSeen {

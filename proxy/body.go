@@ -49,6 +49,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	b.pace.begin()
 	n, err := b.src.Read(p)
 	total := b.bytes.Add(int64(n))
+	b.x.conn.earn(n)
 	if length := b.x.r.ContentLength; length > 0 && total >= length && err == nil && b.x.conn.h1 == nil {
 		err = b.confirmEnd()
 	}

@@ -83,7 +83,7 @@ func (x *exchange) endConnect(res *http.Response) {
 		return
 	}
 	x.streaming = true
-	t.run(x.connecting.body)
+	t.run(&earner{x.connecting.body, x.conn})
 	x.bytesOut, x.tunnelIn = t.down.Load(), t.up.Load()
 }
 
@@ -97,6 +97,7 @@ func (s *stream) Write(p []byte) (int, error) {
 	s.watch.begin()
 	defer s.watch.stop()
 	n, err := s.x.ResponseWriter.Write(p)
+	s.x.conn.earn(n)
 	if err == nil {
 		err = s.x.FlushError()
 	}

@@ -48,8 +48,8 @@
 //   - HTTP/2: h2spec's four known misses of Go's server, of which connection-specific fields are refused in step 5 (RFC 9113 §8.2.2).
 //   - HTTP/2: WebSockets on a stream (RFC 8441) are offered only if the environment has GODEBUG=http2xconnect=1 when net/http is initialized; cmd/internal/xconnect sees to it.
 //   - HTTP/2: field names and values are judged by net/http alone (space around a value passes), and a stream with a closed window may hold its goroutine as long as
-//     the connection answers PINGs. Frames that bring nothing (SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA and CONTINUATION, unknown types) are not counted: a client
-//     takes the processor's time with as many as it can send.
+//     the connection answers PINGs. Frames that bring nothing (SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA, unknown types) are bounded by the bytes of the connection,
+//     since only the engine sees them (h2budget.go: h2Budget.take).
 //   - Both: a 304 loses Content-Type and Content-Length, and every answer without Date gets one.
 //   - Answers of HTTP/1.1 upstreams: a Connection field that contains "close" is removed before we can see what else it names (RFC 9110 §7.6.1); bare LF in the
 //     header is taken for CRLF. What else could be read in two ways is refused, and what comes behind an answer is given to nobody (upstream/framing.go).

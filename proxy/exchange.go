@@ -77,6 +77,7 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{ResponseWriter: w, srv: s, conn: connOf(r.Context()), state: s.state.Load(), r: r, start: time.Now()}
 	x.out = x
 	defer x.end()
+	x.conn.earn(h2RequestWorth)
 	x.identify()
 	if x.conn.h1 != nil {
 		x.conn.h1.dropContinue.Store(true)
@@ -135,6 +136,7 @@ func (x *exchange) Write(p []byte) (int, error) {
 	}
 	n, err := x.ResponseWriter.Write(p)
 	x.bytesOut += int64(n)
+	x.conn.earn(n)
 	return n, err
 }
 
