@@ -2,13 +2,10 @@ package proxy_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha1"
-	"crypto/tls"
 	"encoding/base64"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -136,18 +133,29 @@ func TestH2Budget_CountsNothingThatAWebSocketCarries(t *testing.T) {
 	p := proxytest.Start(t, proxytest.Sites(proxytest.Site(t, proxytest.Upstream(t, func(w http.ResponseWriter, r *http.Request) {
 		swallow(t, w, r.Header.Get("Sec-WebSocket-Key"))
 	}), "a.test")), nil)
-	r, _ := http.NewRequest(http.MethodConnect, proxytest.H2.URL("a.test", "/"), io.LimitReader(zeros{}, much))
-	r.Header[":protocol"] = []string{"websocket"}
-	engine := &http2.Transport{TLSClientConfig: &tls.Config{RootCAs: p.CA.Pool}, DialTLSContext: func(context.Context, string, string, *tls.Config) (net.Conn, error) {
-		return dialH2(t, p), nil
-	}}
-	defer engine.CloseIdleConnections()
-	res, err := engine.RoundTrip(r)
-	if err != nil || res.StatusCode != http.StatusOK {
-		t.Fatalf("WebSocket: %v, %v", res, err)
+	b := connectOver(t, p, proxytest.H2, "websocket", "sec-websocket-version", "13").(*h2Bootstrap)
+	if got := b.status(); got != "200" {
+		t.Fatalf("WebSocket: %s", got)
 	}
-	defer res.Body.Close()
-	if got, err := io.ReadAll(res.Body); string(got) != fmt.Sprint(much) || err != nil {
+	piece, windows := make([]byte, 16<<10), [2]int{65535, 65535} // of the connection and of the stream; there may be more
+	for sent := 0; sent < much; {
+		if min(windows[0], windows[1]) >= len(piece) {
+			if err := b.f.WriteData(1, false, piece); err != nil {
+				t.Fatal(err)
+			}
+			sent, windows[0], windows[1] = sent+len(piece), windows[0]-len(piece), windows[1]-len(piece)
+			continue
+		}
+		frame, err := b.f.ReadFrame()
+		if err != nil {
+			t.Fatalf("after %d bytes: %v", sent, err)
+		}
+		if more, ok := frame.(*http2.WindowUpdateFrame); ok {
+			windows[more.StreamID] += int(more.Increment)
+		}
+	}
+	b.send("", true)
+	if got, err := b.receive(0); got != fmt.Sprint(much) || err != nil {
 		t.Errorf("the tunnel brought %s bytes: %v", got, err)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -50,6 +51,41 @@ func TestProgram_RefusesADeniedNameAtOnceAndWithoutAnOrder(t *testing.T) {
 	}
 	if n := l.orders("denied.example"); n != 0 {
 		t.Errorf("%d orders for a denied name", n)
+	}
+}
+
+func TestProgram_EndsAnOrderBeforeItRefusesConnections(t *testing.T) {
+	asked, proceed := make(chan struct{}), make(chan struct{})
+	l := newLodge(t, devca.Config{Fault: func(_ http.ResponseWriter, _ *http.Request, endpoint string) bool {
+		if endpoint == "challenge" {
+			close(asked)
+			<-proceed // the validation begins when the program has been told to end
+		}
+		return false
+	}})
+	l.configure(l.ca.DirectoryURL(), "")
+	l.start()
+	visit := make(chan error, 1)
+	go func() { _, err := l.handshake("ordered.test"); visit <- err }()
+	<-asked
+	l.stop()
+	eventually(t, "the program ends", l.program.readiness.draining.Load)
+	for range 20 {
+		conn, err := net.Dial("tcp", l.https)
+		if err != nil {
+			t.Fatalf("while the order is under way: %v", err)
+		}
+		_ = conn.Close()
+		time.Sleep(10 * time.Millisecond)
+	}
+	close(proceed)
+	if err := <-visit; err != nil {
+		t.Errorf("the handshake that waited for the order: %v", err)
+	}
+	l.halt()
+	l.start()
+	if _, err := l.handshake("ordered.test"); err != nil || l.orders("ordered.test") != 1 {
+		t.Errorf("afterwards %v, with %d orders", err, l.orders("ordered.test"))
 	}
 }
 
