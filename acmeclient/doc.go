@@ -38,7 +38,8 @@
 //  12. Valid: the chain is fetched, over v1 link by link, and checked against key, names and dates before anybody gets it
 //     (finish.go: Client.download, v1cert.go: v1.fetch, check.go: checkChain). One that is of no use is looked at again for a while before another is ordered
 //     (finish.go: Client.misissued). Another chain may be preferred (chain.go: Client.preferredChain).
-//  13. The order is forgotten: it is done, or dead. One that is undecided stays for the next call with the same CSR (orders.go: orderBook.forget).
+//  13. The order is forgotten: it is done, or dead (orders.go: orderBook.forget). One that is undecided stays for the next call with the same CSR, and one that is done until
+//     the caller has stored its certificate, if it says so in the request (obtain.go: Client.Forget).
 //
 // # Afterwards
 //

@@ -487,6 +487,24 @@ func TestObtain_IsContinuedWhereItEndedBeforeTheOrderWasAnswered(t *testing.T) {
 	}
 }
 
+// Between the CA's answer and the write of the certificate lies a moment in which a process may die. Its successor gets the same certificate.
+func TestObtain_GivesTheSameCertificateAgainUntilTheOrderIsForgotten(t *testing.T) {
+	c, p, n, store := setup(t, pebbleOptions{})
+	orders := p.orders()
+	r := newRequest(t, "www.example.test")
+	r.Hold = true
+	first := obtain(t, c, r)
+	successor := newClient(t, p, n, store)
+	again := obtain(t, successor, r)
+	if got := orders.get(); got != 1 || !bytes.Equal(again.Chain[0], first.Chain[0]) {
+		t.Errorf("%d orders, and the successor got the same certificate: %v", got, bytes.Equal(again.Chain[0], first.Chain[0]))
+	}
+	successor.Forget(t.Context(), r.CSR)
+	if left, _ := store.List(t.Context(), "acme/pebble/orders/", "", 0); len(left) != 0 {
+		t.Errorf("orders left behind: %v", left)
+	}
+}
+
 // An order that was placed is not left to chance: who comes next, without our memory, would place another.
 func TestObtain_StoresItsOrderThoughTheStoreFailsForAMoment(t *testing.T) {
 	store := storagetest.NewFaulty(storage.NewMemory(), storagetest.Fault{Op: storagetest.Put, Prefix: "acme/pebble/orders/", Times: 3})

@@ -25,6 +25,10 @@ type Request struct {
 	// Placing is called immediately before a new order is placed, not for one that is resumed; replaces says whether it names the predecessor. Its error ends
 	// Obtain, and is what Obtain's error wraps. Undo is called if the CA answered that it placed none. Nil asks nobody.
 	Placing func(ctx context.Context, replaces bool) (undo func(), err error)
+
+	// Hold keeps the record of the order until [Client.Forget], so that a crash before the certificate is stored costs no second order. Without it Obtain forgets the
+	// order when it returns the certificate.
+	Hold bool
 }
 
 // Certificate is what the CA issued, checked against the request's key and names.
@@ -59,6 +63,7 @@ type attempt struct {
 	renewal bool
 	placing func(ctx context.Context, replaces bool) (undo func(), err error) // see Request
 	object  string                                                            // where the order in progress is stored
+	hold    bool                                                              // see Request
 	began   time.Time                                                         // for the pace
 	placed  time.Time                                                         // when the order was placed, now or by a predecessor
 	profile string                                                            // that it was placed with
@@ -88,7 +93,7 @@ func (c *Client) Obtain(ctx context.Context, r Request) (*Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.OrderTimeout)
 	defer cancel()
 	a := &attempt{
-		names: names, csr: csr, object: c.orders.name(r.CSR), began: time.Now(), placing: r.Placing, renewal: r.Renewal,
+		names: names, csr: csr, object: c.orders.name(r.CSR), began: time.Now(), placing: r.Placing, renewal: r.Renewal, hold: r.Hold,
 		options: orderOptions{profile: cmp.Or(r.Profile, c.cfg.Profile), replaces: replacedID(r.Predecessor, names)},
 	}
 	cert, err := c.issue(ctx, a)
@@ -109,7 +114,7 @@ func (c *Client) issue(ctx context.Context, a *attempt) (*Certificate, error) {
 	if a.dead && a.resumed { // the CA may have looked while nobody was there to answer: that says nothing of the name
 		cert, err = c.startOver(ctx, a)
 	}
-	if err == nil || a.dead {
+	if err == nil && !a.hold || a.dead {
 		c.orders.forget(ctx, a.object)
 	}
 	if err != nil && !a.dead && ctx.Err() != nil {
@@ -117,6 +122,10 @@ func (c *Client) issue(ctx context.Context, a *attempt) (*Certificate, error) {
 	}
 	return cert, err
 }
+
+// Forget ends what [Request].Hold keeps: the certificate for the CSR (DER) is stored, or of no use. Forgetting an order that nobody holds changes nothing. A record that cannot
+// be removed now is logged; it costs its place until then. It works on a client that is closed.
+func (c *Client) Forget(ctx context.Context, csr []byte) { c.orders.forget(ctx, c.orders.name(csr)) }
 
 // startOver places a new order where a resumed one turned out to be lost.
 func (c *Client) startOver(ctx context.Context, a *attempt) (*Certificate, error) {

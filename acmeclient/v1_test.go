@@ -461,6 +461,21 @@ func testCrashV1(t *testing.T, path string, arrived bool) {
 	}
 }
 
+func TestV1_GivesTheSameCertificateAgainUntilTheOrderIsForgotten(t *testing.T) {
+	c, o, n, store := oldSetup(t, devca.Config{})
+	r := newRequest(t, "a.localhost")
+	r.Hold = true
+	first := obtain(t, c, r)
+	again := obtain(t, newOldClient(t, o, n, store), r)
+	if s := o.Stats(); s.Certificates != 1 || !bytes.Equal(again.Chain[0], first.Chain[0]) {
+		t.Errorf("%d certificates, and the successor got the same one: %v", s.Certificates, bytes.Equal(again.Chain[0], first.Chain[0]))
+	}
+	c.Forget(t.Context(), r.CSR)
+	if left, _ := store.List(t.Context(), "acme/old/orders/", "", 0); len(left) != 0 {
+		t.Errorf("orders left behind: %v", left)
+	}
+}
+
 func TestV1_TellsWhyAValidationFailedAndRotates(t *testing.T) {
 	c, o, n, _ := oldSetup(t, devca.Config{})
 	n.http.Close()

@@ -44,7 +44,7 @@ var (
 func (a *acmeIssuer) Name() string { return a.cfg.Name }
 
 func (a *acmeIssuer) Issue(ctx context.Context, r *certs.Request) (*certs.Issued, error) {
-	req := acmeclient.Request{Names: r.Names, CSR: r.CSR, Profile: r.Profile, Placing: r.Placing, Renewal: len(r.Predecessor) > 0}
+	req := acmeclient.Request{Names: r.Names, CSR: r.CSR, Profile: r.Profile, Placing: r.Placing, Renewal: len(r.Predecessor) > 0, Hold: true}
 	if r.PredecessorCA == a.cfg.Name {
 		req.Predecessor = r.Predecessor
 	}
@@ -52,7 +52,8 @@ func (a *acmeIssuer) Issue(ctx context.Context, r *certs.Request) (*certs.Issued
 	if err != nil {
 		return nil, explained(err)
 	}
-	return &certs.Issued{Chain: cert.Chain, Notes: map[string]string{
+	stored := func(ctx context.Context) { a.client.Forget(ctx, r.CSR) }
+	return &certs.Issued{Chain: cert.Chain, Stored: stored, Notes: map[string]string{
 		"acme_version": string(cert.Protocol),
 		"account":      cert.Account,
 		"order":        cert.Order,

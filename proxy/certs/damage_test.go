@@ -237,6 +237,7 @@ func TestManager_DiskFullServesFromMemoryAndOrdersNothingMore(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		h.wantIssued("", 1)
+		h.ca.wantStored(t) // else a crash now would cost another order
 		var failing []string
 		list, err := h.m.ListFailing(t.Context())
 		if err != nil {
@@ -255,8 +256,10 @@ func TestManager_DiskFullServesFromMemoryAndOrdersNothingMore(t *testing.T) {
 		if !h.must("a.example.com").Equal(first) {
 			t.Error("it was not stored when the disk had room again")
 		}
+		h.ca.wantStored(t, "a.example.com")
 		h.must("b.example.com")
 		h.wantIssued("", 2)
+		h.ca.wantStored(t, "a.example.com", "b.example.com")
 	})
 }
 

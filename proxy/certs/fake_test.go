@@ -42,6 +42,7 @@ type fakeCA struct {
 	calls    []call
 	orders   map[string]bool              // by CSR: what a real CA would call an order
 	issued   map[string]*x509.Certificate // by the id of RFC 9773
+	stored   []string                     // names whose certificates are said to be stored
 }
 
 type call struct {
@@ -124,7 +125,12 @@ func (c *fakeCA) Issue(ctx context.Context, r *Request) (*Issued, error) {
 	c.mu.Lock()
 	c.issued[renewalID(leaf)] = leaf
 	c.mu.Unlock()
-	return &Issued{Chain: [][]byte{der, c.cert.Raw}, Renewal: window, Notes: map[string]string{"order": "1"}}, nil
+	stored := func(context.Context) {
+		c.mu.Lock()
+		c.stored = append(c.stored, r.Names[0])
+		c.mu.Unlock()
+	}
+	return &Issued{Chain: [][]byte{der, c.cert.Raw}, Renewal: window, Notes: map[string]string{"order": "1"}, Stored: stored}, nil
 }
 
 func keyOfRequest(r *Request) keyType {
@@ -133,6 +139,16 @@ func keyOfRequest(r *Request) keyType {
 		return ""
 	}
 	return keyTypeOf(csr.PublicKey)
+}
+
+// wantStored checks whose orders the manager let go of.
+func (c *fakeCA) wantStored(t *testing.T, names ...string) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !slices.Equal(c.stored, names) {
+		t.Errorf("told to be stored are %v, not %v", c.stored, names)
+	}
 }
 
 // failWith lets every attempt from now on fail like that; nil ends it.

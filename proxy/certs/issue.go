@@ -18,9 +18,15 @@ import (
 	"gatelodge/storage"
 )
 
+// issuance is a certificate that is issued and not stored yet.
+type issuance struct {
+	bundle *storage.Bundle
+	stored func(ctx context.Context) // see Issued; never nil
+}
+
 // issue asks the CAs for the name one after the other, skipping those that are known to fail, until one issues or refuses. What is wrong with a
 // CA, our account there or our address opens its circuit and is held against no name.
-func (a *attempt) issue(ctx context.Context, key *pendingKey) (*storage.Bundle, error) {
+func (a *attempt) issue(ctx context.Context, key *pendingKey) (*issuance, error) {
 	cas := a.r.cas(a.t)
 	if len(cas) == 0 {
 		return nil, fmt.Errorf("%w: add a [[ca]] that may issue for %s, or take it off the site", errNoCA, subject(a.o.name))
@@ -37,17 +43,17 @@ func (a *attempt) issue(ctx context.Context, key *pendingKey) (*storage.Bundle, 
 			return nil, err
 		}
 		asked = append(asked, ca)
-		b, err := a.ask(ctx, cas[i], key)
+		issued, err := a.ask(ctx, cas[i], key)
 		if refusesKey(err) {
 			a.log.Warn("the CA refuses the key, trying another one", zap.String("ca", ca), zap.Error(err))
 			if key, err = a.anotherKey(ctx); err == nil {
-				b, err = a.ask(ctx, cas[i], key)
+				issued, err = a.ask(ctx, cas[i], key)
 			}
 		}
 		switch {
 		case err == nil:
 			a.queue.worked(a.o, ca)
-			return b, nil
+			return issued, nil
 		case asBudget(err) != nil:
 			spent = sooner(spent, asBudget(err))
 			a.queue.passOver(a.o, ca)
@@ -111,7 +117,7 @@ func concernsName(err error) bool {
 }
 
 // ask lets one CA issue, and checks what it issued.
-func (a *attempt) ask(ctx context.Context, ca CA, key *pendingKey) (*storage.Bundle, error) {
+func (a *attempt) ask(ctx context.Context, ca CA, key *pendingKey) (*issuance, error) {
 	began := time.Now()
 	issued, leaf, err := a.checked(ctx, ca, key)
 	if asBudget(err) != nil || isStorage(err) || lacks(err) {
@@ -127,11 +133,18 @@ func (a *attempt) ask(ctx context.Context, ca CA, key *pendingKey) (*storage.Bun
 	}
 	a.log.Info("certificate issued", zap.String("site", a.t.policy.Site), zap.String("ca", ca.Issuer.Name()), zap.String("kind", a.o.kind),
 		zap.Time("not_after", leaf.NotAfter), zap.Duration("took", time.Since(began)))
-	return &storage.Bundle{
+	return &issuance{stored: issued.stored, bundle: &storage.Bundle{
 		Extra: a.extra(),
 		Names: key.Names, CA: ca.Issuer.Name(), Chain: issued.Chain, Key: key.Key, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
 		Issued: time.Now(), Fence: a.fence, RenewStart: issued.Renewal.Start, RenewEnd: issued.Renewal.End, Notes: issued.Notes,
-	}, nil
+	}}, nil
+}
+
+// stored tells the issuer that its order is of no use any more.
+func (i *Issued) stored(ctx context.Context) {
+	if i.Stored != nil {
+		i.Stored(ctx)
+	}
 }
 
 // extra notes whose the name is, as far as somebody said so, and that the certificate replaces one that had hardly begun to live; see certificate.renewIn.
@@ -167,6 +180,7 @@ func (a *attempt) checked(ctx context.Context, ca CA, key *pendingKey) (*Issued,
 	}
 	leaf, err := checkIssued(issued.Chain, key.private.Public(), key.Names, time.Now())
 	if err != nil {
+		issued.stored(ctx)
 		return nil, nil, fmt.Errorf("%w: CA %s: %w", errMisissue, ca.Issuer.Name(), err)
 	}
 	return issued, leaf, nil
@@ -244,7 +258,7 @@ func (a *attempt) issueBrief(ctx context.Context) (*certificate, error) {
 		if i < 0 {
 			break // a reload in this moment
 		}
-		b, err := a.ask(ctx, cas[i], key)
+		issued, err := a.ask(ctx, cas[i], key)
 		switch {
 		case err != nil && (ctx.Err() != nil || concernsName(err)):
 			return nil, err
@@ -253,7 +267,8 @@ func (a *attempt) issueBrief(ctx context.Context) (*certificate, error) {
 			continue
 		}
 		a.queue.worked(a.o, name)
-		cert, err := newCertificate(a.o.name, b, a.r.RenewAt)
+		issued.stored(ctx)
+		cert, err := newCertificate(a.o.name, issued.bundle, a.r.RenewAt)
 		if err != nil {
 			return nil, err
 		}

@@ -49,6 +49,10 @@ type Issued struct {
 
 	// Notes are for a person (`gatelodge certs show`): protocol version, order URL, profile. Never secrets.
 	Notes map[string]string
+
+	// Stored is called once the certificate is stored, or turned out to be of no use. An Issuer that keeps its order until then is not asked for a second one after a crash
+	// in between. Nil: it keeps nothing.
+	Stored func(ctx context.Context)
 }
 
 // Window is a span of time, Start included, End excluded.

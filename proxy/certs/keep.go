@@ -14,8 +14,9 @@ import (
 )
 
 // keep stores what was issued, then serves it: a certificate that is in use is one that survives a crash. If storage fails just now it is served
-// from memory, and kept aside until it could be stored; the pending key stays where it is, so that nothing is lost if we end before.
-func (a *attempt) keep(ctx context.Context, b *storage.Bundle) (*certificate, error) {
+// from memory, and kept aside until it could be stored; the pending key and the order stay where they are, so that nothing is lost if we end before.
+func (a *attempt) keep(ctx context.Context, issued *issuance) (*certificate, error) {
+	b := issued.bundle
 	cert, err := newCertificate(a.o.name, b, a.r.RenewAt)
 	if err != nil {
 		return nil, err
@@ -25,7 +26,7 @@ func (a *attempt) keep(ctx context.Context, b *storage.Bundle) (*certificate, er
 		a.log.Error("certificate could not be stored, it is served from memory until it can be", zap.String("ca", b.CA), zap.Error(err))
 		a.trouble(a.o.name, &storageError{err})
 		a.emitStorage(err)
-		a.unsaved.put(a.o.name, b)
+		a.unsaved.put(a.o.name, issued)
 		a.cache.put(cert)
 		a.planner.retry(a.o.name, true)
 		return cert, nil
@@ -39,6 +40,7 @@ func (a *attempt) keep(ctx context.Context, b *storage.Bundle) (*certificate, er
 	if a.prior != nil || a.failures.remembered(a.o.name) != nil {
 		a.failures.clear(ctx, a.o.name)
 	}
+	issued.stored(ctx)
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	if err := a.store.Delete(ctx, pendingObject(a.o.name)); err != nil {
@@ -85,23 +87,26 @@ func (a *attempt) save(ctx context.Context, b *storage.Bundle) (*certificate, er
 // unsaved are issued certificates that storage has not taken yet. They are few: while storage does not write, nothing is ordered.
 type unsaved struct {
 	mu sync.Mutex // guards m
-	m  map[string]*storage.Bundle
+	m  map[string]*issuance
 }
 
-func (u *unsaved) put(name string, b *storage.Bundle) {
+func (u *unsaved) put(name string, i *issuance) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.m[name] = b
+	u.m[name] = i
 }
 
-func (u *unsaved) get(name string) *storage.Bundle {
+func (u *unsaved) get(name string) *issuance {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.m[name]
 }
 
-func (u *unsaved) forget(name string) {
+// forget returns what it forgot, nil if there was nothing.
+func (u *unsaved) forget(name string) *issuance {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	i := u.m[name]
 	delete(u.m, name)
+	return i
 }

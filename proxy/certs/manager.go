@@ -75,7 +75,7 @@ func New(cfg Config, s Settings) (*Manager, error) {
 		store: cfg.Store, challenge: cfg.Challenge, ownView: cfg.View, events: cfg.Events, log: cfg.Logger.Named("certs"), metrics: cfg.Metrics,
 		cache: newCache(), shield: newShield(), absent: memo.New[string, struct{}](absentNames), domains: memo.New[string, time.Time](absentNames),
 		troubles: memo.New[string, *FailureStatus](failuresInMemory), logged: memo.New[string, struct{}](eventMemory), withheld: memo.New[string, *budget.Error](failuresInMemory),
-		unsaved: unsaved{m: map[string]*storage.Bundle{}}, inquiries: inquiries{m: map[string]*inquiry{}}, planner: newPlanner(), visits: new(visits),
+		unsaved: unsaved{m: map[string]*issuance{}}, inquiries: inquiries{m: map[string]*inquiry{}}, planner: newPlanner(), visits: new(visits),
 		informants: informants{m: map[string]*informant{}}, standIns: standIns{made: memo.New[string, *tls.Certificate](standInsKept)},
 	}
 	m.revocations = newRevocations(m.store, m.log)

@@ -125,15 +125,17 @@ func (a *attempt) lookAgain(ctx context.Context) (*certificate, error) {
 	a.looked = true
 	now := time.Now()
 	if a.fresh(a.stored, now) || a.stored.serves(now) && a.o.kind == kindNew {
-		a.unsaved.forget(a.o.name)
+		if ours := a.unsaved.forget(a.o.name); ours != nil { // another's came first
+			ours.stored(ctx)
+		}
 		a.install(a.stored)
 		return a.stored, nil
 	}
 	if a.version.Stale() { // the lease was had, so storage answers again: soon it says what it has
 		return nil, &storageError{fmt.Errorf("read the certificate of %s: %w", a.o.name, storage.ErrStale)}
 	}
-	if b := a.unsaved.get(a.o.name); b != nil {
-		return a.keep(ctx, b)
+	if issued := a.unsaved.get(a.o.name); issued != nil {
+		return a.keep(ctx, issued)
 	}
 	if a.prior, err = a.failures.read(ctx, a.o.name); err != nil {
 		return nil, &storageError{err}
