@@ -224,6 +224,8 @@ func (b *bucket) stop() {
 	}
 }
 
+// TestPeerFleet_OrdersOncePerNameThoughNodesAreKilled lets a kill cost an order, as it does between newOrder and the order's record in the bucket, when nobody else can know of it,
+// and while the CA validates the name through the node. TestPeerFleet_AKillCostsNoOrderOnceItIsStored has the moments at which it must not.
 func TestPeerFleet_OrdersOncePerNameThoughNodesAreKilled(t *testing.T) {
 	f := newFleet(t, 3)
 	names := 40
@@ -266,6 +268,7 @@ func TestPeerFleet_OrdersOncePerNameThoughNodesAreKilled(t *testing.T) {
 	stop()
 	killer.Wait()
 	t.Logf("%d names up in %v with %d kills; requests to the bucket: %v", names, took, kills, f.bucket.seen.total())
+	more := 0
 	for i := range names {
 		name := fmt.Sprintf("n%03d.test", i)
 		for _, n := range f.nodes {
@@ -274,8 +277,62 @@ func TestPeerFleet_OrdersOncePerNameThoughNodesAreKilled(t *testing.T) {
 			}
 		}
 		if got := f.orders.names[name]; got != 1 {
-			t.Errorf("%d orders for %s", got, name)
+			t.Logf("%d orders for %s", got, name)
+			more += got - 1
 		}
+	}
+	if more < 0 || more > kills {
+		t.Errorf("%d orders more than names, after %d kills", more, kills)
+	}
+}
+
+// TestPeerFleet_AKillCostsNoOrderOnceItIsStored kills the node that issues at each of its writes to the bucket from the order's record on, and where they have not happened
+// yet. The name comes up at another node with the same order.
+func TestPeerFleet_AKillCostsNoOrderOnceItIsStored(t *testing.T) {
+	f := newFleet(t, 2)
+	for i, step := range []struct {
+		method, object string
+		done           bool
+	}{
+		{"PUT", "/pending/", false}, {"PUT", "/pending/", true},
+		{"PUT", "/orders/", true},
+		{"PUT", "/challenges/", false}, {"PUT", "/challenges/", true},
+		{"DELETE", "/challenges/", false}, {"DELETE", "/challenges/", true},
+		{"PUT", "/certs/", false}, {"PUT", "/certs/", true},
+		{"DELETE", "/orders/", false}, {"DELETE", "/orders/", true},
+		{"DELETE", "/pending/", false}, {"DELETE", "/pending/", true},
+	} {
+		name := fmt.Sprintf("step%d.test", i)
+		first, second := f.nodes[0], f.nodes[1]
+		killed := make(chan struct{})
+		var once sync.Once
+		f.bucket.seen.tell(func(r *http.Request, done bool) (lost bool) {
+			if r.Method == step.method && strings.Contains(strings.TrimPrefix(r.URL.Path, "/certs"), step.object) && done == step.done {
+				once.Do(func() {
+					first.process.kill()
+					lost = true
+					close(killed)
+				})
+			}
+			return lost
+		})
+		_ = f.handshakeAt(first.https, name) // it may be answered before the kill, or not
+		select {
+		case <-killed:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%v: no such request, of %v:\n%s", step, f.bucket.seen.total(), f.logsOf(name))
+		}
+		f.bucket.seen.tell(nil)
+		if err := f.handshakeAt(second.https, name); err != nil {
+			t.Errorf("%v: %v\n%s", step, err, f.logsOf(name))
+		}
+		f.orders.mu.Lock()
+		got := f.orders.names[name]
+		f.orders.mu.Unlock()
+		if got != 1 {
+			t.Errorf("%v: %d orders\n%s", step, got, f.logsOf(name))
+		}
+		first.process = f.startProcessWith(f.path(first.file()), f.bucket.env...)
 	}
 }
 

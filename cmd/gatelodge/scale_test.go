@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"math/big"
 	mathrand "math/rand/v2"
 	"net/http"
@@ -227,6 +228,37 @@ type requests struct {
 	mu    sync.Mutex
 	kinds map[string]int
 	bytes int64 // of answers
+	watch func(r *http.Request, done bool) (lost bool)
+}
+
+// tell calls watch before and after each request from now on. What is lost before is not done, and what is lost after has no answer. Nil ends it.
+func (r *requests) tell(watch func(r *http.Request, done bool) (lost bool)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.watch = watch
+}
+
+// serve passes a request on, unless it is lost.
+func (r *requests) serve(w http.ResponseWriter, req *http.Request, next http.Handler) {
+	r.mu.Lock()
+	r.kinds[requestKind(req)]++
+	watch := r.watch
+	r.mu.Unlock()
+	if watch == nil {
+		next.ServeHTTP(w, req)
+		return
+	}
+	if watch(req, false) {
+		panic(http.ErrAbortHandler)
+	}
+	answer := httptest.NewRecorder()
+	next.ServeHTTP(answer, req)
+	if watch(req, true) {
+		panic(http.ErrAbortHandler)
+	}
+	maps.Copy(w.Header(), answer.Header())
+	w.WriteHeader(answer.Code)
+	_, _ = w.Write(answer.Body.Bytes())
 }
 
 func (r *requests) of(kind string) int {
@@ -268,10 +300,7 @@ func (r *requests) front(t *testing.T, to string) string {
 		},
 	}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		r.mu.Lock()
-		r.kinds[requestKind(req)]++
-		r.mu.Unlock()
-		proxy.ServeHTTP(w, req)
+		r.serve(w, req, proxy)
 	}))
 	t.Cleanup(srv.Close)
 	return srv.URL
