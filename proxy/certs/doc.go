@@ -32,7 +32,7 @@
 //     (budget/ledger.go: Purses.change)
 //  11. What was issued is checked against the key, the names, the clock and itself. (check.go: checkIssued)
 //  12. Chain, key and what is to be known of them are stored as one object by compare-and-swap, and then served. If storage
-//     refuses, it is served from memory and stored later. Only then does the CA's client forget the order. (keep.go: attempt.keep, attempt.save) (issuer.go: Issued.Stored)
+//     refuses, it is served from memory and stored later. Only then does the CA's client forget the order. (keep.go: attempt.keep, attempt.save) (issue.go: Issued.stored)
 //  13. If the CA refuses the name, that is remembered in storage, and the name fails at once until the next attempt, which may go to another CA.
 //     (issue.go: attempt.fail, attempt.preference) (failures.go: failures.write) An operator can make it earlier. (retry.go: Manager.Retry) (schedule.go: nextAttempt) If it merely lacks what the name needs, the next CA is asked
 //     at once; if it dislikes the key, it is asked again with another one. (refusal.go: queue.lacking, attempt.anotherKey)
