@@ -364,6 +364,22 @@ func (p *planner) slotOf(name string, leaf leafID) time.Time {
 	return time.Time{}
 }
 
+// owed reports whether the certificate that we know of still serves and is to be replaced now, by what its CA said or by what was decided of its lifetime. Then nothing
+// needs to be read to know it.
+func (p *planner) owed(name string, ari bool, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, it := p.knownLocked(name)
+	if it == nil || it.stale || it.ca() == "" || it.issued == 0 || !now.Before(it.ends.time()) {
+		return false
+	}
+	at := it.slot
+	if ari && it.watched && it.renew != 0 {
+		at = it.renew
+	}
+	return at != 0 && !now.Before(at.time())
+}
+
 func (p *planner) get(name string) (planItem, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -435,10 +451,15 @@ func (m *Manager) look(ctx context.Context, name string) {
 	if it.ca != "" && !it.stale && (cert != nil || !t.listed) && !r.toVisited(t) && m.leftToOwner(it, it.ends, now) {
 		return
 	}
-	if m.unsaved.get(name) == nil && !m.fresh(cert, now) && !it.stale && m.leftUs(ctx, r, t, it, now) {
+	unsaved := m.unsaved.get(name) != nil
+	if !unsaved && !m.fresh(cert, now) && !it.stale && m.leftUs(ctx, r, t, it, now) {
 		return
 	}
-	if m.unsaved.get(name) == nil && (it.stale || !m.fresh(cert, now)) {
+	if !unsaved && (cert != nil || !t.listed) && m.planner.owed(name, r.ARI, now) { // the order reads it, under the lease
+		m.order(wish{name: name, kind: kindRenew, issuer: it.ca, loyal: m.loyalUntil(it.identity)})
+		return
+	}
+	if !unsaved && (it.stale || !m.fresh(cert, now)) {
 		reading, cancel := context.WithTimeout(ctx, storeTimeout)
 		defer cancel()
 		var err error
@@ -451,14 +472,17 @@ func (m *Manager) look(ctx context.Context, name string) {
 		}
 	}
 	switch {
-	case m.fresh(cert, now) && m.unsaved.get(name) == nil:
+	case m.fresh(cert, now) && !unsaved:
 		m.install(cert)
 	case !t.listed && cert != nil && now.After(cert.until.Add(forgetAfter)), !t.listed && cert == nil && m.endedLongAgo(name): // the latter: another process was faster
 		m.sweepEnded(ctx, name)
 	case !r.toVisited(t) && m.leftToOwner(it, endOf(cert), now):
 	case t.gated && cert == nil && it.ca == "" && !m.stillAllowed(ctx, r, name):
+	case cert.serves(now):
+		m.take(cert)
+		m.order(wish{name: name, kind: kindRenew, issuer: cert.ca, loyal: m.loyalUntil(cert.identity())})
 	default:
-		m.order(name, cert, now)
+		m.order(wish{name: name, kind: kindNew})
 	}
 }
 
@@ -500,14 +524,9 @@ func endOf(c *certificate) time.Time {
 }
 
 // order asks for a certificate in the background.
-func (m *Manager) order(name string, cert *certificate, now time.Time) {
-	w := wish{name: name, kind: kindNew}
-	if cert.serves(now) {
-		w.kind, w.issuer, w.loyal = kindRenew, cert.ca, m.loyalUntil(cert)
-		m.take(cert)
-	}
+func (m *Manager) order(w wish) {
 	if _, err := m.queue.want(w); errors.Is(err, errBusy) {
-		m.planner.retry(name, true) // no room; otherwise the end of the order plans the next look
+		m.planner.retry(w.name, true) // no room; otherwise the end of the order plans the next look
 	}
 }
 

@@ -74,6 +74,21 @@ func TestManager_RenewsIdleNamesAfterARestart(t *testing.T) {
 	})
 }
 
+func TestManager_ARenewalReadsItsCertificateOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.open()
+		h.must("a.example.com")
+		h.m.cache.drop("a.example.com") // as if others had been visited more
+		before := h.store.Count(storagetest.Get, certObject("a.example.com"))
+		time.Sleep(75 * day)
+		h.wantIssued("a.example.com", 2)
+		if n := h.store.Count(storagetest.Get, certObject("a.example.com")) - before; n != 1 {
+			t.Errorf("read %d times", n)
+		}
+	})
+}
+
 func TestManager_RenewsWhenTheCASays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t).listing("a.example.com")

@@ -70,11 +70,11 @@ func (q *queue) sparesLocked(o *order, c *circuit, others []string, now time.Tim
 
 // loyalUntil is when so little of the certificate's life is left that its renewal may go to another CA than usual. If its CA wants it replaced at once, that is
 // now: perhaps nobody will trust it soon.
-func (m *Manager) loyalUntil(c *certificate) time.Time {
-	if s := m.planner.suggested(c.name, c.leaf()); s.over() && m.rules.Load().ARI {
+func (m *Manager) loyalUntil(c identity) time.Time {
+	if s := m.planner.suggested(c.name, c.leaf); s.over() && m.rules.Load().ARI {
 		return time.Time{}
 	}
-	return c.tls.Leaf.NotAfter.Add(-scale(c.tls.Leaf.NotAfter.Sub(c.tls.Leaf.NotBefore), lifeForFailover))
+	return c.ends.Add(-scale(c.ends.Sub(c.issued), lifeForFailover))
 }
 
 // candidatesLocked are the CAs for the order, the preferred one first.
