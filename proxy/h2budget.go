@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 )
@@ -12,13 +13,18 @@ import (
 // unknown types, each of which costs the processor something (RFC 9113 §10.5). It compares the bytes that came, TLS and all, with those of requests and bodies in
 // both directions.
 type h2Budget struct {
+	began  time.Time
 	came   int64        // bytes; of the one goroutine that reads the connection
 	useful atomic.Int64 // bytes
 }
 
+func newH2Budget(now time.Time) *h2Budget { return &h2Budget{began: now} }
+
 const (
-	// h2Waste is how many bytes a connection may bring for nothing, over its life.
-	h2Waste = 4 << 20
+	// h2Waste is how many bytes a connection may bring for nothing, and h2WastePerSecond how many more for each second of its life: a client that lets a stream wait for days
+	// sends a PING every second perhaps, which is 39 bytes.
+	h2Waste          = 4 << 20
+	h2WastePerSecond = 128
 
 	// h2Overhead is how many it may bring besides for each that is of use. WebSockets and gRPC whose messages have one byte need 10.
 	h2Overhead = 64
@@ -31,7 +37,10 @@ var errWasteful = errors.New("more frames of HTTP/2 that bring nothing than a cl
 
 // take counts n bytes that came, and refuses what is too much.
 func (b *h2Budget) take(n int) error {
-	if b.came += int64(n); b.came > h2Waste+h2Overhead*b.useful.Load() {
+	if b.came += int64(n); b.came <= h2Waste+h2Overhead*b.useful.Load() { // as good as always: the clock is not looked at
+		return nil
+	}
+	if b.came > h2Waste+h2Overhead*b.useful.Load()+h2WastePerSecond*int64(time.Since(b.began).Seconds()) {
 		return errWasteful
 	}
 	return nil

@@ -43,7 +43,7 @@ func (s *Server) handshake(c *conn) {
 		case acmeALPN:
 			_ = tc.Close() // RFC 8737 §3: the connection carries nothing else
 		case "h2":
-			c.h2 = new(h2Budget)
+			c.h2 = newH2Budget(time.Now())
 			s.h2Queue.put(tc)
 		default:
 			s.h1Queue.put(s.newH1Conn(c, tc))
