@@ -19,15 +19,10 @@ func (c *Client) begin(ctx context.Context, d dialect, a *attempt) (dialect, *or
 	if err != nil {
 		return nil, nil, err
 	}
-	a.placed, a.profile = time.Now(), a.options.profile
 	if d.protocol() == ProtocolV1 {
 		c.negotiator.usedV1()
 	}
-	err = c.orders.saveNew(ctx, a.object, orderRecord{
-		URL: o.url, Authorizations: o.authorizations, Account: a.account.at(d.protocol()), Protocol: d.protocol(), Profile: a.profile,
-		Names: a.names, Placed: a.placed.UTC(), Expires: o.expires,
-	}, c.pace.store)
-	if err != nil {
+	if err := c.storeOrder(ctx, d, a, o); err != nil {
 		return nil, nil, err
 	}
 	if !sameIdentifiers(o.identifiers, a.names) {
@@ -36,6 +31,15 @@ func (c *Client) begin(ctx context.Context, d dialect, a *attempt) (dialect, *or
 		return nil, nil, c.strange("place the order", errors.New("the CA made an order for other names than asked"))
 	}
 	return d, o, nil
+}
+
+// storeOrder stores an order that is new to us.
+func (c *Client) storeOrder(ctx context.Context, d dialect, a *attempt, o *order) error {
+	a.placed, a.profile = time.Now(), a.options.profile
+	return c.orders.saveNew(ctx, a.object, orderRecord{
+		URL: o.url, Authorizations: o.authorizations, Account: a.account.at(d.protocol()), Protocol: d.protocol(), Profile: a.profile,
+		Names: a.names, Placed: a.placed.UTC(), Expires: o.expires,
+	}, c.pace.store)
 }
 
 // place sends the order. What the CA refuses for a reason that can be mended is sent again, once per reason.
@@ -62,6 +66,8 @@ func (c *Client) place(ctx context.Context, d dialect, a *attempt) (dialect, *or
 		}
 		if notPlaced(err) {
 			undo()
+		} else {
+			c.strays.lostAnswer(a.object, time.Now())
 		}
 		if d, err = c.mend(ctx, d, a, &m, err); err != nil {
 			return nil, nil, err

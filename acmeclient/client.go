@@ -21,6 +21,7 @@ type Client struct {
 	accounts   accounts
 	limits     limitBook
 	orders     *orderBook
+	strays     strays
 	rotation   rotation
 	pace       pace
 
@@ -48,6 +49,7 @@ func New(cfg Config) (*Client, error) {
 		accounts: accounts{turn: make(chan struct{}, 1)},
 		limits:   limitBook{ca: cfg.Name, store: cfg.Store, log: log},
 		orders:   newOrderBook(cfg.Name, cfg.Store, log),
+		strays:   newStrays(),
 		rotation: rotation{failed: map[string]string{}},
 		pace:     defaultPace(),
 	}

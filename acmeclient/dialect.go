@@ -33,6 +33,9 @@ type dialect interface {
 	// refresh reads the order's present state into it.
 	refresh(ctx context.Context, o *order) error
 
+	// undecided returns the account's orders that are pending or ready, as far as the CA lists them; errNoList if it lists none ever.
+	undecided(ctx context.Context) ([]*order, error)
+
 	// authorization reads one authorization.
 	authorization(ctx context.Context, url string) (*authorization, error)
 
@@ -111,6 +114,7 @@ type order struct {
 	finalizeURL    string
 	certificateURL string
 	alternates     []string      // URLs of other chains for the certificate
+	profile        string        // that it was placed with; empty: the CA did not say
 	problem        *document     // why it is invalid; nil: the CA did not say
 	retryAfter     time.Duration // what the last answer asked to wait; zero: it did not
 

@@ -8,7 +8,8 @@
 //  1. The request is checked before it costs anything: names that a CA of this kind can issue for, key, CSR, signature
 //     (names.go: Client.checkNames, check.go: checkRequest). The whole may take Config.OrderTimeout (obtain.go: Client.Obtain).
 //  2. An order for the same CSR may be in progress: of this process before an error, of one that crashed, of another node. It is looked up by the CSR's
-//     hash, and if the store does not answer, nothing is ordered (orders.go: orderBook.load, obtain.go: Client.resumeOrBegin).
+//     hash, and if the store does not answer, nothing is ordered (orders.go: orderBook.load, obtain.go: Client.resumeOrBegin). One that its process could not
+//     store any more is looked for in the CA's own list, where there may be one (strays.go: Client.findStray, v2orders.go: v2.undecided).
 //  3. What the CA has refused until a later time is not asked again before (limits.go: limitBook.check).
 //  4. Which ACME the CA speaks was negotiated at the start and is kept up to date in the background, with its directory: v2 first, v1 only on evidence, and
 //     never again once v2 was seen (client.go: Client.Start, negotiatewatch.go: negotiator.watch, negotiate.go: negotiator.settle). The decision is a function of

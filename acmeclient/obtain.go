@@ -26,6 +26,9 @@ type Request struct {
 	// Obtain, and is what Obtain's error wraps. Undo is called if the CA answered that it placed none. Nil asks nobody.
 	Placing func(ctx context.Context, replaces bool) (undo func(), err error)
 
+	// Again: somebody who cannot be asked any more has tried with this CSR, and may have placed an order without having stored it.
+	Again bool
+
 	// Hold keeps the record of the order until [Client.Forget], so that a crash before the certificate is stored costs no second order. Without it Obtain forgets the
 	// order when it returns the certificate.
 	Hold bool
@@ -63,6 +66,7 @@ type attempt struct {
 	renewal bool
 	placing func(ctx context.Context, replaces bool) (undo func(), err error) // see Request
 	object  string                                                            // where the order in progress is stored
+	again   bool                                                              // see Request
 	hold    bool                                                              // see Request
 	began   time.Time                                                         // for the pace
 	placed  time.Time                                                         // when the order was placed, now or by a predecessor
@@ -93,7 +97,7 @@ func (c *Client) Obtain(ctx context.Context, r Request) (*Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.OrderTimeout)
 	defer cancel()
 	a := &attempt{
-		names: names, csr: csr, object: c.orders.name(r.CSR), began: time.Now(), placing: r.Placing, renewal: r.Renewal, hold: r.Hold,
+		names: names, csr: csr, object: c.orders.name(r.CSR), began: time.Now(), placing: r.Placing, renewal: r.Renewal, again: r.Again, hold: r.Hold,
 		options: orderOptions{profile: cmp.Or(r.Profile, c.cfg.Profile), replaces: replacedID(r.Predecessor, names)},
 	}
 	cert, err := c.issue(ctx, a)
@@ -158,6 +162,9 @@ func (c *Client) beginAnew(ctx context.Context, a *attempt) (dialect, *order, er
 	}
 	if d, a.account, err = c.speakFor(ctx, d); err != nil {
 		return nil, nil, err
+	}
+	if o, err := c.findStray(ctx, d, a); o != nil || err != nil {
+		return d, o, err
 	}
 	if err := c.preflight(ctx, d, a); err != nil {
 		return nil, nil, err

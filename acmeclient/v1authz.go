@@ -204,6 +204,9 @@ func (d *v1) deactivateAuthorization(ctx context.Context, url string) error {
 	})
 }
 
+// undecided implements dialect: v1 has no orders.
+func (d *v1) undecided(context.Context) ([]*order, error) { return nil, errNoList }
+
 // refresh reads the state of what stands for an order: of its certificate if that was asked for, else of its authorizations.
 func (d *v1) refresh(ctx context.Context, o *order) error {
 	if o.certificateURL != "" {

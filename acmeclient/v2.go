@@ -148,12 +148,13 @@ type wireOrder struct {
 	Authorizations []string        `json:"authorizations"`
 	Finalize       string          `json:"finalize"`
 	Certificate    string          `json:"certificate"`
+	Profile        string          `json:"profile"`
 	Error          json.RawMessage `json:"error"`
 }
 
 // into makes o what the CA says now. URLs may be relative; those that are not URLs at all count as absent.
 func (w *wireOrder) into(o *order, ex *exchange) {
-	o.status, o.identifiers, o.problem = w.Status, w.Identifiers, documentOf(w.Error)
+	o.status, o.identifiers, o.profile, o.problem = w.Status, w.Identifiers, w.Profile, documentOf(w.Error)
 	o.expires, _ = time.Parse(time.RFC3339, w.Expires) // unreadable counts as absent
 	o.retryAfter, _ = retryAfter(ex.header, time.Now())
 	o.finalizeURL, o.certificateURL = absolute(ex.url, w.Finalize), absolute(ex.url, w.Certificate)

@@ -58,7 +58,11 @@ func TestProgram_SurvivesKillDuringIssuance(t *testing.T) {
 		if took := time.Since(begin); took > 20*time.Second {
 			t.Errorf("round %d, killed at %s: up after %v", i, moments[i%len(moments)], took)
 		}
-		if n := l.orders(name); n > 2 {
+		want := 1
+		if at := moments[i%len(moments)]; at == "authorization" || at == "challenge" {
+			want = 2 // the CA may come to validate while nobody is there
+		}
+		if n := l.orders(name); n > want {
 			t.Errorf("round %d, killed at %s: %d orders", i, moments[i%len(moments)], n)
 		}
 		p.kill()

@@ -263,6 +263,53 @@ func TestManager_DiskFullServesFromMemoryAndOrdersNothingMore(t *testing.T) {
 	})
 }
 
+// Only of what another process may have begun is an issuer told to look whether there is an order already: to look costs requests.
+func TestManager_SaysWhenSomebodyElseMayHaveOrdered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.open()
+		h.ca.failWith(errors.New("it is down"))
+		h.refuse("a.example.com")
+		time.Sleep(5 * time.Minute)
+		h.m.Close()
+		before := h.ca.asked("a.example.com")
+		if len(before) < 2 {
+			t.Fatalf("%d attempts", len(before))
+		}
+		for _, c := range before {
+			if c.again {
+				t.Error("said of an attempt of our own")
+			}
+		}
+		h.ca.failWith(nil)
+		h.open()
+		h.must("a.example.com")
+		if after := h.ca.asked("a.example.com")[len(before):]; len(after) != 1 || !after[0].again {
+			t.Errorf("the successor's attempts: %+v", after)
+		}
+	})
+}
+
+// A refusal is remembered, so that everybody knows what became of the order.
+func TestManager_SaysNothingOfAnOrderThatWasRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.open()
+		h.ca.failWith(&fakeFailure{scope: ScopeName})
+		h.refuse("a.example.com")
+		h.m.Close()
+		h.ca.failWith(nil)
+		h.open()
+		time.Sleep(time.Hour)
+		h.must("a.example.com")
+		for _, c := range h.ca.asked("a.example.com") {
+			if c.again {
+				t.Error("said though the refusal is stored")
+			}
+		}
+	})
+}
+
 // A disk that is full makes one line of the log for a name and minute, not one for each visitor.
 func TestManager_VisitorsDoNotFillTheLogWhileStorageCannotBeWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

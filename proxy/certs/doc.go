@@ -24,7 +24,7 @@
 //  8. The order takes the name's lease in storage and looks again: another process may have been faster, or may have failed
 //     a moment ago. (obtain.go: Manager.obtain, attempt.lookAgain)
 //  9. A key and a request are made and stored, or found where a crash left them, before any CA hears of them. A key that others know is never used
-//     again. (pending.go: pendingFor) (blocked.go: KeyBlocked)
+//     again. (pending.go: Manager.pendingFor) (blocked.go: KeyBlocked)
 //  10. The CAs for the name are asked in order. One that fails is waited for or passed over, until it has been healthy for a while.
 //     (choose.go: ChooseCAs) (route.go: queue.routeLocked, queue.choose) (issue.go: attempt.issue)
 //     Right before one places an order it is paid for from the fleet's budgets, in blocks that processes take from storage by compare-and-swap; a name for which there is

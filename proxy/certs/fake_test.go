@@ -46,11 +46,12 @@ type fakeCA struct {
 }
 
 type call struct {
-	name string
-	at   time.Time
-	err  error
-	pred bool // with a predecessor
-	key  keyType
+	name  string
+	at    time.Time
+	err   error
+	pred  bool // with a predecessor
+	again bool // somebody else may have tried with the CSR
+	key   keyType
 }
 
 func newFakeCA(t testing.TB, name string) *fakeCA {
@@ -89,7 +90,7 @@ func (c *fakeCA) Issue(ctx context.Context, r *Request) (*Issued, error) {
 	c.mu.Lock()
 	c.orders[string(r.CSR)] = true
 	n := len(c.calls)
-	c.calls = append(c.calls, call{name: r.Names[0], at: time.Now(), pred: r.Predecessor != nil, key: keyOfRequest(r)})
+	c.calls = append(c.calls, call{name: r.Names[0], at: time.Now(), pred: r.Predecessor != nil, again: r.Again, key: keyOfRequest(r)})
 	c.mu.Unlock()
 	if fault != nil {
 		if err := fault(ctx, r); err != nil {

@@ -25,6 +25,9 @@ type Request struct {
 	// CSR is the DER of the certificate request. It and its key were stored before Issue is called.
 	CSR []byte
 
+	// Again: a process that may be gone has made the CSR, and nobody knows what became of it. It may have placed an order that it could not store.
+	Again bool
+
 	// Predecessor is the DER chain, leaf first, of the certificate that this one replaces; nil for the first.
 	Predecessor [][]byte
 

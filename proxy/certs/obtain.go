@@ -90,7 +90,7 @@ func (a *attempt) underLease(ctx context.Context) (*certificate, error) {
 	if cert, err := a.lookAgain(ctx); cert != nil || err != nil {
 		return cert, err
 	}
-	key, err := pendingFor(ctx, a.store, a.o.name, a.r.keyFor(a.o.name), a.stored, a.log)
+	key, err := a.pendingFor(ctx, a.o.name, a.r.keyFor(a.o.name), a.stored)
 	if err != nil {
 		return nil, &storageError{err}
 	}

@@ -27,8 +27,10 @@ type pendingKey struct {
 	Key     []byte    `json:"key"` // PKCS #8 DER
 	CSR     []byte    `json:"csr"` // DER
 	Created time.Time `json:"created"`
+	Maker   string    `json:"maker,omitempty"` // the process that made it
 
 	private crypto.Signer
+	foreign bool // another process made it, and may have begun an order with it
 }
 
 // String keeps the key out of logs.
@@ -61,14 +63,14 @@ func newPendingKey(names []string, kind keyType, now time.Time) (*pendingKey, er
 
 // pendingFor returns the stored key for the name if it is of the wanted kind, or stores a new one. The key of the certificate in use (may be nil) is not used
 // again: then the object is a left-over of the order that made it. It is called under the name's lease.
-func pendingFor(ctx context.Context, store storage.Store, name string, kind keyType, inUse *certificate, log *zap.Logger) (*pendingKey, error) {
-	object := pendingObject(name)
+func (m *Manager) pendingFor(ctx context.Context, name string, kind keyType, inUse *certificate) (*pendingKey, error) {
+	store, object := m.store, pendingObject(name)
 	data, version, err := store.Get(ctx, object)
 	if _, damaged := errors.AsType[*storage.CorruptError](err); err != nil && !damaged && !errors.Is(err, storage.ErrNotExist) {
 		return nil, fmt.Errorf("read the pending key of %s: %w", name, err)
 	} else if damaged {
 		version = "" // nothing of worth in it: no certificate was issued for it that we know of
-		log.Warn("pending key is damaged; if an order began with it, that is lost and another one is placed", zap.String("object", object), zap.Error(err))
+		m.log.Warn("pending key is damaged; if an order began with it, that is lost and another one is placed", zap.String("object", object), zap.Error(err))
 		if err := store.Delete(ctx, object); err != nil {
 			return nil, fmt.Errorf("remove the damaged pending key of %s: %w", name, err)
 		}
@@ -78,6 +80,7 @@ func pendingFor(ctx context.Context, store storage.Store, name string, kind keyT
 		if blocked, err := KeyBlocked(ctx, store, p.private.Public()); err != nil {
 			return nil, err
 		} else if !blocked {
+			p.foreign = p.Maker != m.members.self
 			return p, nil
 		}
 	}
@@ -90,6 +93,7 @@ func pendingFor(ctx context.Context, store storage.Store, name string, kind keyT
 	} else if blocked { // a machine that was cloned, or has no randomness, makes keys twice
 		return nil, fmt.Errorf("the new key for %s is one that was compromised before: this machine's random numbers cannot be trusted", name)
 	}
+	p.Maker = m.members.self
 	if data, err = json.Marshal(p); err != nil {
 		return nil, fmt.Errorf("encode the pending key of %s: %w", name, err)
 	}

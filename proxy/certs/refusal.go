@@ -35,7 +35,7 @@ func (a *attempt) anotherKey(ctx context.Context) (*pendingKey, error) {
 	if err := a.store.Delete(ctx, pendingObject(a.o.name)); err != nil {
 		return nil, &storageError{fmt.Errorf("remove the refused key of %s: %w", a.o.name, err)}
 	}
-	key, err := pendingFor(ctx, a.store, a.o.name, a.r.keyFor(a.o.name), a.stored, a.log)
+	key, err := a.pendingFor(ctx, a.o.name, a.r.keyFor(a.o.name), a.stored)
 	if err != nil {
 		return nil, &storageError{err}
 	}

@@ -15,8 +15,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/zap/zaptest"
-
 	"gatelodge/storage"
 	"gatelodge/storage/storagetest"
 )
@@ -639,7 +637,7 @@ func TestCompromised_WhoAsksAgainIsLetGoWhenTheManagerEnds(t *testing.T) {
 func TestPendingFor_RefusesBlockedKeys(t *testing.T) {
 	h, _ := newRevoking(t)
 	h.open()
-	first, err := pendingFor(t.Context(), h.store, "a.example.com", ecdsaP256, nil, zaptest.NewLogger(t))
+	first, err := h.m.pendingFor(t.Context(), "a.example.com", ecdsaP256, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -650,12 +648,12 @@ func TestPendingFor_RefusesBlockedKeys(t *testing.T) {
 	if err := h.m.block(t.Context(), &revocation{Name: "a.example.com", Key: sum}, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
-	second, err := pendingFor(t.Context(), h.store, "a.example.com", ecdsaP256, nil, zaptest.NewLogger(t))
+	second, err := h.m.pendingFor(t.Context(), "a.example.com", ecdsaP256, nil)
 	if err != nil || sameKey(second.private.Public(), first.private.Public()) {
 		t.Errorf("a blocked key is used: %v", err)
 	}
 	h.store.Set(storagetest.Fault{Op: storagetest.Get, Prefix: "blocked_keys/"})
-	if _, err := pendingFor(t.Context(), h.store, "a.example.com", ecdsaP256, nil, zaptest.NewLogger(t)); !errors.Is(err, storagetest.ErrInjected) {
+	if _, err := h.m.pendingFor(t.Context(), "a.example.com", ecdsaP256, nil); !errors.Is(err, storagetest.ErrInjected) {
 		t.Errorf("it cannot be told whether the key is blocked: %v", err)
 	}
 	h.store.Set()

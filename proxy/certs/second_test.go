@@ -11,8 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/zap/zaptest"
-
 	"gatelodge/storage/storagetest"
 )
 
@@ -296,15 +294,16 @@ func TestCache_AHostTooLongForTheSuffixOfTheSecondCertificateTakesNoOthersPlace(
 
 func TestPendingFor_MakesAnewWhatIsOfAnotherKind(t *testing.T) {
 	h := newHouse(t)
-	first, err := pendingFor(t.Context(), h.store, "a.example.com", ecdsaP256, nil, zaptest.NewLogger(t))
+	h.open()
+	first, err := h.m.pendingFor(t.Context(), "a.example.com", ecdsaP256, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := pendingFor(t.Context(), h.store, "a.example.com", ecdsaP256, nil, zaptest.NewLogger(t))
-	if err != nil || !sameKey(again.private.Public(), first.private.Public()) {
-		t.Errorf("another key: %v", err)
+	again, err := h.m.pendingFor(t.Context(), "a.example.com", ecdsaP256, nil)
+	if err != nil || !sameKey(again.private.Public(), first.private.Public()) || again.foreign {
+		t.Errorf("another key, or not known as ours: %v", err)
 	}
-	other, err := pendingFor(t.Context(), h.store, "a.example.com", ecdsaP384, nil, zaptest.NewLogger(t))
+	other, err := h.m.pendingFor(t.Context(), "a.example.com", ecdsaP384, nil)
 	if err != nil || keyTypeOf(other.private.Public()) != ecdsaP384 {
 		t.Errorf("%v", err)
 	}
