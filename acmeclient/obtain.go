@@ -29,6 +29,9 @@ type Request struct {
 	// Again: somebody who cannot be asked any more has tried with this CSR, and may have placed an order without having stored it.
 	Again bool
 
+	// Shared: another order of ours for the same names may be under way, with another key. Then no order of theirs is taken for one that was lost.
+	Shared bool
+
 	// Hold keeps the record of the order until [Client.Forget], so that a crash before the certificate is stored costs no second order. Without it Obtain forgets the
 	// order when it returns the certificate.
 	Hold bool
@@ -67,6 +70,7 @@ type attempt struct {
 	placing func(ctx context.Context, replaces bool) (undo func(), err error) // see Request
 	object  string                                                            // where the order in progress is stored
 	again   bool                                                              // see Request
+	shared  bool                                                              // see Request
 	hold    bool                                                              // see Request
 	began   time.Time                                                         // for the pace
 	placed  time.Time                                                         // when the order was placed, now or by a predecessor
@@ -97,7 +101,7 @@ func (c *Client) Obtain(ctx context.Context, r Request) (*Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.OrderTimeout)
 	defer cancel()
 	a := &attempt{
-		names: names, csr: csr, object: c.orders.name(r.CSR), began: time.Now(), placing: r.Placing, renewal: r.Renewal, again: r.Again, hold: r.Hold,
+		names: names, csr: csr, object: c.orders.name(r.CSR), began: time.Now(), placing: r.Placing, renewal: r.Renewal, again: r.Again, shared: r.Shared, hold: r.Hold,
 		options: orderOptions{profile: cmp.Or(r.Profile, c.cfg.Profile), replaces: replacedID(r.Predecessor, names)},
 	}
 	cert, err := c.issue(ctx, a)

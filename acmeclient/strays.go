@@ -61,6 +61,9 @@ func (s *strays) lostAnswer(object string, now time.Time) {
 
 // doubt reports whether the attempt may have an order already, and since when if it was this process that placed it.
 func (s *strays) doubt(a *attempt) (since time.Time, doubtful bool) {
+	if a.shared {
+		return time.Time{}, false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	since, ours := s.doubts[a.object]

@@ -69,6 +69,17 @@ func TestStrays_AreNotLookedForWithoutReason(t *testing.T) {
 	}
 }
 
+// What looks lost may be the order of the names' other certificate.
+func TestStrays_NoneIsTakenWhereNamesHaveTwoCertificates(t *testing.T) {
+	_, p, n, store := setup(t, pebbleOptions{})
+	r := placeUnseen(t, p, n, store, "a.example.test")[0]
+	r.Again, r.Shared = true, true
+	obtain(t, newClient(t, p, n, store), r)
+	if got := p.count("POST " + pathOrder); got != 2 || p.count("POST "+pathMyAccount) != 0 {
+		t.Errorf("%d orders, the account was read %d times", got, p.count("POST "+pathMyAccount))
+	}
+}
+
 func TestStrays_AreLookedForWhenTheAnswerWasLost(t *testing.T) {
 	c, p, _, _ := setup(t, pebbleOptions{})
 	lost := false

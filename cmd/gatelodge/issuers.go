@@ -44,7 +44,7 @@ var (
 func (a *acmeIssuer) Name() string { return a.cfg.Name }
 
 func (a *acmeIssuer) Issue(ctx context.Context, r *certs.Request) (*certs.Issued, error) {
-	req := acmeclient.Request{Names: r.Names, CSR: r.CSR, Profile: r.Profile, Placing: r.Placing, Renewal: len(r.Predecessor) > 0, Again: r.Again, Hold: true}
+	req := acmeclient.Request{Names: r.Names, CSR: r.CSR, Profile: r.Profile, Placing: r.Placing, Renewal: len(r.Predecessor) > 0, Again: r.Again, Shared: r.Shared, Hold: true}
 	if r.PredecessorCA == a.cfg.Name {
 		req.Predecessor = r.Predecessor
 	}

@@ -162,7 +162,7 @@ func (a *attempt) extra() map[string]json.RawMessage {
 }
 
 func (a *attempt) checked(ctx context.Context, ca CA, key *pendingKey) (*Issued, *x509.Certificate, error) {
-	request := &Request{Names: key.Names, CSR: key.CSR, Again: key.foreign && a.prior == nil}
+	request := &Request{Names: key.Names, CSR: key.CSR, Again: key.foreign && a.prior == nil, Shared: a.r.second != ""}
 	if a.stored != nil {
 		request.Predecessor, request.PredecessorCA = a.stored.tls.Certificate, a.stored.ca
 	}

@@ -28,6 +28,9 @@ type Request struct {
 	// Again: a process that may be gone has made the CSR, and nobody knows what became of it. It may have placed an order that it could not store.
 	Again bool
 
+	// Shared: the names have a certificate for a key of another kind, too, which may be ordered at the same time.
+	Shared bool
+
 	// Predecessor is the DER chain, leaf first, of the certificate that this one replaces; nil for the first.
 	Predecessor [][]byte
 
