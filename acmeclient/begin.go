@@ -36,6 +36,7 @@ func (c *Client) begin(ctx context.Context, d dialect, a *attempt) (dialect, *or
 // storeOrder stores an order that is new to us.
 func (c *Client) storeOrder(ctx context.Context, d dialect, a *attempt, o *order) error {
 	a.placed, a.profile = time.Now(), a.options.profile
+	c.strays.settle(a.object, !a.resumed)
 	return c.orders.saveNew(ctx, a.object, orderRecord{
 		URL: o.url, Authorizations: o.authorizations, Account: a.account.at(d.protocol()), Protocol: d.protocol(), Profile: a.profile,
 		Names: a.names, Placed: a.placed.UTC(), Expires: o.expires,
@@ -67,7 +68,7 @@ func (c *Client) place(ctx context.Context, d dialect, a *attempt) (dialect, *or
 		if notPlaced(err) {
 			undo()
 		} else {
-			c.strays.lostAnswer(a.object, time.Now())
+			c.strays.raise(a.object, doubt{began: a.began, sent: time.Now()})
 		}
 		if d, err = c.mend(ctx, d, a, &m, err); err != nil {
 			return nil, nil, err

@@ -132,8 +132,11 @@ func (c *Client) issue(ctx context.Context, a *attempt) (*Certificate, error) {
 }
 
 // Forget ends what [Request].Hold keeps: the certificate for the CSR (DER) is stored, or of no use. Forgetting an order that nobody holds changes nothing. A record that cannot
-// be removed now is logged; it costs its place until then. It works on a client that is closed.
+// be removed now is logged, and goes with the next Sweep. It works on a client that is closed.
 func (c *Client) Forget(ctx context.Context, csr []byte) { c.orders.forget(ctx, c.orders.name(csr)) }
+
+// Sweep removes the records of orders that nobody will continue: leftovers of crashes. Programs call it now and then.
+func (c *Client) Sweep(ctx context.Context) error { return c.orders.sweep(ctx) }
 
 // startOver places a new order where a resumed one turned out to be lost.
 func (c *Client) startOver(ctx context.Context, a *attempt) (*Certificate, error) {
@@ -178,6 +181,9 @@ func (c *Client) beginAnew(ctx context.Context, a *attempt) (dialect, *order, er
 
 // resumeOrBegin returns the order in progress, or places a new one unless the CA has told us not to.
 func (c *Client) resumeOrBegin(ctx context.Context, a *attempt) (dialect, *order, error) {
+	if a.again {
+		c.strays.raise(a.object, doubt{began: a.began})
+	}
 	record, err := c.orders.load(ctx, a.object) // before anything is asked of the CA: with a broken store nothing is ordered
 	if err != nil {
 		return nil, nil, err
@@ -188,6 +194,7 @@ func (c *Client) resumeOrBegin(ctx context.Context, a *attempt) (dialect, *order
 		}
 	}
 	if record != nil {
+		c.strays.settle(a.object, false)
 		d, o, err := c.resume(ctx, a, record)
 		if o != nil || err != nil {
 			return d, o, err

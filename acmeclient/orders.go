@@ -19,6 +19,9 @@ import (
 // An order that is not decided is continued for a day, then given up for a new one.
 const maxOrderAge = 24 * time.Hour
 
+// leftOrderAge is how old the record of an order is that nobody continues any more.
+const leftOrderAge = 8 * 24 * time.Hour
+
 // orderRecord is the object acme/<ca>/orders/<hash of the CSR>: an order in progress. Whoever comes with the same CSR continues it: this process after an
 // error, its successor after a crash, another node.
 type orderRecord struct {
@@ -67,10 +70,12 @@ func newOrderBook(ca string, store storage.Store, log *zap.Logger) *orderBook {
 	return &orderBook{ca: ca, store: store, log: log, unsaved: map[string]orderRecord{}}
 }
 
+func (b *orderBook) prefix() string { return "acme/" + b.ca + "/orders/" }
+
 // name returns the object's name for a CSR.
 func (b *orderBook) name(csr []byte) string {
 	sum := sha256.Sum256(csr)
-	return "acme/" + b.ca + "/orders/" + hex.EncodeToString(sum[:])
+	return b.prefix() + hex.EncodeToString(sum[:])
 }
 
 // load returns the order in progress for the CSR, nil if there is positively none. With a store that does not answer nothing is ordered: there may be one.
@@ -169,4 +174,19 @@ func (b *orderBook) forget(ctx context.Context, name string) {
 	if err := b.store.Delete(ctx, name); err != nil {
 		b.log.Warn("remove the order that is done", zap.String("object", name), zap.Error(err))
 	}
+}
+
+// sweep removes the records that nobody will come back for: of a process that died before it could forget its order, for example.
+func (b *orderBook) sweep(ctx context.Context) error {
+	return storage.ForAll(ctx, b.store, b.prefix(), 4, func(ctx context.Context, name string) error {
+		data, _, err := b.store.Get(ctx, name)
+		var record orderRecord
+		if err != nil || json.Unmarshal(data, &record) != nil || time.Since(record.Placed) < leftOrderAge {
+			return nil // it is gone, or who comes for it says what is wrong with it
+		}
+		if err := b.store.Delete(ctx, name); err != nil {
+			return fmt.Errorf("remove the record of an order that is over: %w", err)
+		}
+		return nil
+	})
 }

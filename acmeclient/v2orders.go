@@ -1,11 +1,20 @@
 package acmeclient
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
-const opReadAccount = "read the account"
+const maxListPages = 200
 
-// undecided implements dialect by the list of RFC 8555 §7.1.2.1. What cannot be read of it is left out.
-func (d *v2) undecided(ctx context.Context) ([]*order, error) {
+// Of a long list only the ends are read: orders stand there in the order of their time, in either direction.
+const (
+	listHead = 8
+	listTail = 32
+)
+
+// undecided implements dialect by the list of RFC 8555 §7.1.2.1. Beside an error it returns what was found before.
+func (d *v2) undecided(ctx context.Context) (orders []*order, err error) {
 	urls, err := d.listOrders(ctx)
 	if err != nil {
 		return nil, err
@@ -13,16 +22,15 @@ func (d *v2) undecided(ctx context.Context) ([]*order, error) {
 	if len(urls) > listHead+listTail {
 		urls = append(urls[:listHead:listHead], urls[len(urls)-listTail:]...)
 	}
-	var undecided []*order
-	for _, url := range urls {
+	for _, url := range slices.Backward(urls) {
 		o := &order{url: url}
-		if err := d.refresh(ctx, o); ctx.Err() != nil {
-			return nil, err
+		if err := d.refresh(ctx, o); err != nil && (ctx.Err() != nil || isDown(err)) {
+			return orders, err
 		} else if err == nil && (o.status == statusPending || o.status == statusReady) {
-			undecided = append(undecided, o)
+			orders = slices.Insert(orders, 0, o)
 		}
 	}
-	return undecided, nil
+	return orders, nil
 }
 
 // listOrders returns the URLs of the account's orders as the CA lists them.
@@ -30,7 +38,7 @@ func (d *v2) listOrders(ctx context.Context) (urls []string, err error) {
 	var acct struct {
 		Orders string `json:"orders"`
 	}
-	ex, err := d.post(ctx, opReadAccount, endpointAccount, d.account.URL, []byte{}, &acct)
+	ex, err := d.post(ctx, "read the account", endpointAccount, d.account.URL, []byte{}, &acct)
 	if err != nil {
 		return nil, err
 	}

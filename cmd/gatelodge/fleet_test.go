@@ -224,7 +224,7 @@ func (b *bucket) stop() {
 	}
 }
 
-// TestPeerFleet_OrdersOncePerNameThoughNodesAreKilled lets a kill cost an order, as it does while the CA validates the name through the node.
+// TestPeerFleet_OrdersOncePerNameThoughNodesAreKilled lets kills cost an order each at most: one that the CA validates through the node that dies has failed.
 // TestPeerFleet_AKillCostsNoOrder has the moments at which it must not.
 func TestPeerFleet_OrdersOncePerNameThoughNodesAreKilled(t *testing.T) {
 	f := newFleet(t, 3)

@@ -121,6 +121,13 @@ func (p *program) newSweeper() *sweeper {
 			}
 			return nil
 		},
+		"orders": func(ctx context.Context) error {
+			var errs []error
+			for _, issuer := range p.issuers.all() {
+				errs = append(errs, issuer.client.Sweep(ctx))
+			}
+			return errors.Join(errs...)
+		},
 	}
 	if p.store.bucket != nil {
 		tasks["tombstones"] = func(ctx context.Context) error {

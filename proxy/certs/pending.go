@@ -27,10 +27,10 @@ type pendingKey struct {
 	Key     []byte    `json:"key"` // PKCS #8 DER
 	CSR     []byte    `json:"csr"` // DER
 	Created time.Time `json:"created"`
-	Maker   string    `json:"maker,omitempty"` // the process that made it
+	Maker   string    `json:"maker,omitempty"` // the process that made it, or has it now
 
 	private crypto.Signer
-	foreign bool // another process made it, and may have begun an order with it
+	foreign bool // it was another process's until now, which may have begun an order with it
 }
 
 // String keeps the key out of logs.
@@ -80,8 +80,7 @@ func (m *Manager) pendingFor(ctx context.Context, name string, kind keyType, inU
 		if blocked, err := KeyBlocked(ctx, store, p.private.Public()); err != nil {
 			return nil, err
 		} else if !blocked {
-			p.foreign = p.Maker != m.members.self
-			return p, nil
+			return p, m.adopt(ctx, p, object, version)
 		}
 	}
 	p, err := newPendingKey([]string{subject(name)}, kind, now)
@@ -101,6 +100,22 @@ func (m *Manager) pendingFor(ctx context.Context, name string, kind keyType, inU
 		return nil, fmt.Errorf("store the pending key of %s: %w", name, err)
 	}
 	return p, nil
+}
+
+// adopt notes that the key is ours now, if another process made it: should that come back, it is told that we may have begun an order with it.
+func (m *Manager) adopt(ctx context.Context, p *pendingKey, object string, version storage.Version) error {
+	if p.Maker == m.members.self {
+		return nil
+	}
+	p.Maker, p.foreign = m.members.self, true
+	data, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("encode the pending key of %v: %w", p.Names, err)
+	}
+	if _, err := m.store.PutIf(ctx, object, data, version); err != nil {
+		return fmt.Errorf("store the pending key of %v: %w", p.Names, err)
+	}
+	return nil
 }
 
 // decodePending returns nil for what is no pending key.
