@@ -293,13 +293,9 @@ func TestStrays_AListThatHangsIsLeftAlone(t *testing.T) {
 		return false
 	})
 	c := newClient(t, p, n, store)
-	began := time.Now()
 	for _, r := range requests {
 		r.Again = true
 		obtain(t, c, r)
-	}
-	if took := time.Since(began); took > 2*strayTime {
-		t.Errorf("three names took %v", took)
 	}
 	if got := p.count("POST " + pathOrderList); got != 1 {
 		t.Errorf("the list was read %d times", got)
