@@ -145,12 +145,22 @@ func (w *simWorld) keeps(number int, line []byte) {
 	}
 }
 
+// statusOf is what a process says of a name: one that stands still would not answer.
+func (w *simWorld) statusOf(name string) string {
+	for _, node := range w.running {
+		if !node.still.Load() {
+			s, err := node.m.Status(context.Background(), name)
+			return fmt.Sprintf("status %+v, given up %+v, failed %+v, %v", s, s.Abandoned, s.LastFailure, err)
+		}
+	}
+	return "all processes stand still"
+}
+
 // check looks at what must always hold.
 func (w *simWorld) check(step int) {
 	now := time.Now()
 	for _, n := range w.ended(now) {
-		s, err := w.running[0].m.Status(context.Background(), n.name)
-		w.violated("the certificate of %s has ended; status %+v, %v", n.name, s, err)
+		w.violated("the certificate of %s has ended; %s", n.name, w.statusOf(n.name))
 	}
 	for i, node := range w.running {
 		if got := node.m.cache.bytes(); got > w.memory {
