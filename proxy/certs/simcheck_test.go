@@ -191,7 +191,7 @@ func (w *simWorld) ended(now time.Time) (names []*simName) {
 	defer w.mu.Unlock()
 	for ; w.looked <= int(now.Sub(w.begin)/time.Hour); w.looked++ {
 		for _, number := range w.ends[w.looked] {
-			if n := w.names[number]; !now.Before(n.leaf.ends) && (n.stored() || n.number < w.listed()) && w.unwanted(n, now) == "" {
+			if n := w.names[number]; !now.Before(n.leaf.ends) && (n.stored() || n.number < w.listed()) && !w.givenUp(n, now) {
 				names = append(names, n)
 			}
 		}

@@ -218,6 +218,12 @@ func (w *simWorld) unwanted(n *simName, now time.Time) string {
 	return ""
 }
 
+// givenUp reports whether the name may have been given up by now, which is before it must have been: its last visitor may have come long before there were no more.
+func (w *simWorld) givenUp(n *simName, now time.Time) bool {
+	how, at := w.leaves(n)
+	return how == "idle" && now.After(at.Add(w.idle-10*24*time.Hour)) || how == "denied" && now.After(at.Add(simDenied))
+}
+
 // simGate is a Permission.
 type simGate func(ctx context.Context, name string, client netip.Addr) error
 
