@@ -41,7 +41,7 @@ type strays struct {
 	down   int              // looks in a row that found the CA failing
 }
 
-// strayList is what the CA listed as undecided, and nobody has taken since.
+// strayList is what the CA listed as undecided, and nobody has taken since. One that was not read to its end has no time of that.
 type strayList struct {
 	began, ended time.Time
 	orders       []*order
@@ -71,12 +71,13 @@ func (s *strays) raise(object string, d doubt) {
 	}
 }
 
-// settle ends the doubt about the object: there is an order that is stored. If it had to be placed without the list, the CA works, and its list does not.
+// settle ends the doubt about the object: there is an order that is stored. If one in doubt had to be placed without the list, the CA works, and its list does not.
 func (s *strays) settle(object string, placed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	_, doubted := s.doubts[object]
 	delete(s.doubts, object)
-	if placed && s.down > 0 {
+	if doubted && placed && s.down > 0 {
 		s.until, s.down = time.Now().Add(listPause), 0
 	}
 }
@@ -144,6 +145,9 @@ func (c *Client) takeStray(ctx context.Context, d dialect, a *attempt, in doubt)
 		if err := c.readStrays(ctx, d); err != nil {
 			return nil, err
 		}
+	}
+	if time.Since(s.list.began) > strayTime+strayAge {
+		s.list = strayList{} // its orders may be others by now
 	}
 	for i, o := range slices.Backward(s.list.orders) {
 		if len(o.identifiers) > 0 && sameIdentifiers(o.identifiers, a.names) && (a.options.profile == "" || o.profile == a.options.profile) {

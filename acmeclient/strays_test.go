@@ -24,13 +24,7 @@ func placeUnseen(t *testing.T, p *pebble, n *node, store *storage.Memory, names 
 	for _, name := range names {
 		r := newRequest(t, name)
 		c := newClient(t, p, n, store)
-		p.fail(func(w http.ResponseWriter, r *http.Request) bool { // it dies as soon as it has placed it
-			if strings.HasPrefix(r.URL.Path, pathAuthz) {
-				w.WriteHeader(http.StatusServiceUnavailable)
-				return true
-			}
-			return false
-		})
+		p.fail(reply(pathAuthz, 503, "", "")) // it dies as soon as it has placed it
 		if _, err := c.Obtain(t.Context(), r); err == nil {
 			t.Fatal("it did not fail")
 		}
@@ -138,23 +132,9 @@ func TestStrays_ACAWithoutAListIsAskedForItOnce(t *testing.T) {
 
 func TestStrays_AListThatCannotBeReadHoldsNothingUp(t *testing.T) {
 	for name, fault := range map[string]fault{
-		"nonsense": func(w http.ResponseWriter, r *http.Request) bool {
-			if strings.HasPrefix(r.URL.Path, pathOrderList) {
-				_, _ = w.Write([]byte("<html>"))
-				return true
-			}
-			return false
-		},
-		"silence": func(w http.ResponseWriter, r *http.Request) bool {
-			return strings.HasPrefix(r.URL.Path, pathMyAccount) // 200 without a word
-		},
-		"refusal": func(w http.ResponseWriter, r *http.Request) bool {
-			if strings.HasPrefix(r.URL.Path, pathMyAccount) {
-				w.WriteHeader(http.StatusForbidden)
-				return true
-			}
-			return false
-		},
+		"nonsense": reply(pathOrderList, 200, "", "<html>"),
+		"silence":  reply(pathMyAccount, 200, "", ""),
+		"refusal":  reply(pathMyAccount, 403, "", ""),
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, p, n, store := setup(t, pebbleOptions{})
@@ -198,31 +178,25 @@ func TestStrayList_ServesForTenTimesAsLongAsItTook(t *testing.T) {
 
 // In an outage nothing is ordered, and nothing forgotten.
 func TestStrays_AreStillLookedForAfterAnOutage(t *testing.T) {
-	for name, down := range map[string]func(r *http.Request) bool{
-		"all":     func(*http.Request) bool { return true },
-		"account": func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, pathMyAccount) },
-		"list":    func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, pathOrderList) },
-		"nonces": func(r *http.Request) bool {
-			return r.URL.Path == pathNonce || strings.HasPrefix(r.URL.Path, pathMyAccount)
-		},
+	for name, down := range map[string][]fault{
+		"all":     {reply("/", 503, "", "")},
+		"account": {reply(pathMyAccount, 503, "", "")},
+		"list":    {reply(pathOrderList, 503, "", "")},
+		"nonces":  {reply(pathNonce, 503, "", ""), reply(pathMyAccount, 503, "", "")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, p, n, store := setup(t, pebbleOptions{})
 			r := placeUnseen(t, p, n, store, "a.example.test")[0]
 			c := newClient(t, p, n, store)
-			p.fail(func(w http.ResponseWriter, r *http.Request) bool {
-				if down(r) {
-					w.WriteHeader(http.StatusServiceUnavailable)
-				}
-				return down(r)
-			})
+			p.fail(down...)
 			r.Again = true
 			_, err := c.Obtain(t.Context(), r)
 			problemAt(t, err, "pebble", ScopeCA)
 			p.fail()
-			r.Again = false // it is ours now
+			obtain(t, c, newRequest(t, "other.example.test")) // which says nothing of the list
+			r.Again = false                                   // it is ours now
 			obtain(t, c, r)
-			if got := p.count("POST " + pathOrder); got != 1 {
+			if got := p.count("POST " + pathOrder); got != 2 {
 				t.Errorf("%d orders", got)
 			}
 		})
@@ -233,13 +207,7 @@ func TestStrays_AreStillLookedForAfterAnOutage(t *testing.T) {
 func TestStrays_AListThatFailsForEverIsGivenUp(t *testing.T) {
 	_, p, n, store := setup(t, pebbleOptions{})
 	requests := placeUnseen(t, p, n, store, "a.example.test", "b.example.test")
-	p.fail(func(w http.ResponseWriter, r *http.Request) bool {
-		if strings.HasPrefix(r.URL.Path, pathMyAccount) {
-			w.WriteHeader(http.StatusInternalServerError)
-			return true
-		}
-		return false
-	})
+	p.fail(reply(pathMyAccount, 500, "", ""))
 	c := newClient(t, p, n, store)
 	requests[0].Again = true
 	for range maxDownLook - 1 {
@@ -259,14 +227,7 @@ func TestStrays_AListThatFailsForEverIsGivenUp(t *testing.T) {
 func TestStrays_ALimitOnTheListHoldsOrdersBack(t *testing.T) {
 	_, p, n, store := setup(t, pebbleOptions{})
 	r := placeUnseen(t, p, n, store, "a.example.test")[0]
-	p.fail(func(w http.ResponseWriter, r *http.Request) bool {
-		if strings.HasPrefix(r.URL.Path, pathOrderList) {
-			w.Header().Set("Retry-After", "3600")
-			w.WriteHeader(http.StatusTooManyRequests)
-			return true
-		}
-		return false
-	})
+	p.fail(reply(pathOrderList, 429, "", "", "Retry-After", "3600"))
 	r.Again = true
 	c := newClient(t, p, n, store)
 	for range 3 {
